@@ -361,6 +361,12 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "asks",
+        "workers/pools/src/flows/model.rs",
+        TENANT_OF_HEAD,
+        "a_busy_model_is_asked_again_and_its_answer_goes_out_in_whatsapps_marks",
+    ),
+    (
+        "asks",
         "workers/pools/src/relay/mod.rs",
         "the relay's tenant and what is allowed to it",
         "a_name_that_resolves_to_a_private_address_is_refused_unless_listed",

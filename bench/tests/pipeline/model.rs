@@ -11,7 +11,7 @@ fn flow(url: &str) -> Value {
     json!({"format": 1, "name": "Assistant", "entry": [{"on": "any"}], "start": "assistant", "nodes": {
         "assistant": {
             "kind": "agent", "mode": "chat", "endpoint": {"base_url": format!("{url}/v1"), "model": "any"},
-            "system": "You help.", "fallback": FALLBACK, "memory_turns": 12, "timeout_seconds": 20,
+            "system": "You help.", "fallback": FALLBACK, "memory_turns": 12, "timeout_seconds": 4,
             "max_tokens": 100, "exits": {"done": "end"},
         },
         "end": {"kind": "end"},

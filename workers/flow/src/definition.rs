@@ -121,4 +121,25 @@ pub struct EndpointConfig {
     /// Name of the tenant's secret that holds the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key: Option<String>,
+    /// In which field it is told how long an answer may be; by the model's name when missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_field: Option<TokensField>,
+}
+
+/// The fields that chat-completions endpoints know for the length of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokensField {
+    MaxTokens,
+    MaxCompletionTokens,
+}
+
+impl TokensField {
+    /// The field as it is sent.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MaxTokens => "max_tokens",
+            Self::MaxCompletionTokens => "max_completion_tokens",
+        }
+    }
 }

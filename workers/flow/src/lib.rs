@@ -27,6 +27,7 @@ mod message;
 pub mod node;
 mod nodes;
 mod number;
+mod reasoning;
 pub mod render;
 pub mod report;
 pub mod session;

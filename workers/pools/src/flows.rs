@@ -10,6 +10,7 @@
 
 pub mod calls;
 mod input;
+mod model;
 mod place;
 mod sessions;
 

@@ -3,7 +3,7 @@
 use super::Compiles;
 use crate::agent::Role;
 use crate::builder::Builder;
-use crate::definition::EndpointConfig;
+use crate::definition::{EndpointConfig, TokensField};
 use crate::effect::{AgentCall, Call};
 use crate::limits;
 use crate::node::{Node, NodeKind, fixed};
@@ -15,7 +15,7 @@ use crate::template::Template;
 use crate::trigger;
 use crate::update::{CallOutcome, Message};
 use ackline_message::Content;
-use ackline_message::{length, text};
+use ackline_message::{length, markdown, text};
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -95,6 +95,7 @@ struct Agent {
     model: Template,
     /// Name of the secret that holds the key.
     api_key: Option<String>,
+    tokens_field: Option<TokensField>,
     system: Template,
     mode: Mode,
     greeting: Option<Template>,
@@ -124,6 +125,7 @@ fn build(config: Config, builder: &mut Builder) -> Agent {
         base_url: builder.address("endpoint.base_url", &config.endpoint.base_url),
         model: builder.text("endpoint.model", &config.endpoint.model),
         api_key: config.endpoint.api_key,
+        tokens_field: config.endpoint.tokens_field,
         system: compile_system(&config.system, builder),
         mode: config.mode,
         greeting: builder.optional_sent_text("greeting", config.greeting.as_deref()),
@@ -219,10 +221,12 @@ impl NodeKind for Agent {
         walk.session
             .memory
             .remember(Role::Assistant, answer, self.memory_turns);
+        // The model remembers its own words; the person reads them in WhatsApp's marks.
+        let said = markdown::to_whatsapp(answer);
         if let Some(variable) = &self.variable {
-            walk.set(variable, bounded(&Value::from(answer)))?;
+            walk.set(variable, bounded(&Value::from(said.as_str())))?;
         }
-        for body in limits::split(answer, text::BODY_CHARS_MAX, BUBBLES_MAX) {
+        for body in limits::split(&said, text::BODY_CHARS_MAX, BUBBLES_MAX) {
             walk.send(Some(Content::Text {
                 body,
                 preview_url: false,
@@ -259,6 +263,7 @@ impl Agent {
                 base_url: self.base_url.render_url(&scope).unwrap_or_default(),
                 model: self.model.render(&scope),
                 api_key: self.api_key.clone(),
+                tokens_field: self.tokens_field,
             },
             system: self.system.render(&scope),
             messages: walk.session.memory.shown(),

@@ -4,8 +4,8 @@
 //! So that a failure is seen although no update fails, each call is counted, and one that fails stands in the log and
 //! is told to whoever follows the tenant: by its kind and host, never with what was sent or answered.
 
+use super::model;
 use ackline_egress::{Egress, EgressError, EgressRequest};
-use ackline_flow::agent::{completions_url, read_reply, request_body};
 use ackline_flow::effect::{AgentCall, Call, HeaderValue, HttpCall};
 use ackline_flow::update::CallOutcome;
 use ackline_runtime::metrics::Metrics;
@@ -137,27 +137,7 @@ impl Caller {
                 header_value(&Secret::new(format!("Bearer {}", key.expose())))?,
             );
         }
-        let request = EgressRequest {
-            method: reqwest::Method::POST,
-            url: completions_url(&call.endpoint.base_url),
-            headers,
-            body: Bytes::from(request_body(call).to_string()),
-            timeout: Duration::from_millis(call.timeout_ms),
-            response_bytes_max: RESPONSE_BYTES_MAX,
-        };
-        let answer = self.egress(tenant).request(request).await?;
-        if !answer.status.is_success() {
-            let code = answer.status.as_u16();
-            return Err(Failure::new(
-                kind_of(code),
-                format!("the model answered {code}"),
-            ));
-        }
-        let response = serde_json::from_slice(&answer.body)
-            .map_err(|_| Failure::new("unreadable", "the model's answer is not JSON"))?;
-        let text = read_reply(&response)
-            .ok_or_else(|| Failure::new("unreadable", "the model's answer has no text"))?;
-        Ok(CallOutcome::Reply { text })
+        model::complete(&self.egress(tenant), headers, call, RESPONSE_BYTES_MAX).await
     }
 
     fn open_secret(&self, tenant: &TenantId, name: &str) -> Result<Secret<String>, Failure> {
@@ -169,14 +149,14 @@ impl Caller {
 }
 
 /// A call without an answer that a flow could use.
-struct Failure {
+pub(super) struct Failure {
     /// What metrics count it by.
     kind: &'static str,
     outcome: CallOutcome,
 }
 
 impl Failure {
-    fn new(kind: &'static str, reason: impl Into<String>) -> Self {
+    pub(super) fn new(kind: &'static str, reason: impl Into<String>) -> Self {
         Self {
             kind,
             outcome: CallOutcome::Failed {
@@ -208,7 +188,7 @@ fn misconfigured(reason: impl Into<String>) -> Failure {
 }
 
 /// The kind of an answer that refuses.
-fn kind_of(code: u16) -> &'static str {
+pub(super) fn kind_of(code: u16) -> &'static str {
     match code {
         429 => "throttled",
         500.. => "status_5xx",

@@ -18,6 +18,8 @@ use futures_util::StreamExt;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -155,7 +157,7 @@ async fn calls_that_fail_are_counted_by_kind_and_told_to_whoever_follows() {
                       "exits": {"ok": "done", "http_error": "model", "timeout": "done"}},
             "model": {"kind": "agent", "mode": "chat", "system": "Be kind.",
                       "endpoint": {"base_url": format!("{url}/v1"), "model": "any"},
-                      "fallback": "Sorry.", "exits": {"done": "done"}},
+                      "timeout_seconds": 1, "fallback": "Sorry.", "exits": {"done": "done"}},
             "done": {"kind": "end"}
         }
     });
@@ -205,7 +207,10 @@ async fn calls_that_fail_are_counted_by_kind_and_told_to_whoever_follows() {
     let of =
         |verdict: &str, reason: &str| ("flows".to_owned(), verdict.to_owned(), reason.to_owned());
     assert_eq!(failures[0], of("http failed", "answered 404"));
-    assert_eq!(failures[1], of("model failed", "the model answered 503"));
+    assert_eq!(
+        failures[1],
+        of("model failed", "the model answered 503, after 2 requests")
+    );
     let mut scraped = String::new();
     encode(&mut scraped, &registry).unwrap();
     for line in [
@@ -217,4 +222,85 @@ async fn calls_that_fail_are_counted_by_kind_and_told_to_whoever_follows() {
             "{line} in {scraped}"
         );
     }
+}
+
+/// A model that answers what it is told to, in order, and keeps what it was asked.
+async fn scripted(answers: Vec<(StatusCode, &'static str, Value)>) -> (String, Asked) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Asked::default();
+    let (seen, answers) = (asked.clone(), Arc::new(Mutex::new(VecDeque::from(answers))));
+    let answer = async move |Json(request): Json<Value>| {
+        seen.lock().unwrap().push(request);
+        let next = answers.lock().unwrap().pop_front();
+        let (status, wait, body) = next.expect("as many requests as answers");
+        (status, [("retry-after", wait)], Json(body))
+    };
+    let router = Router::new().route("/v1/chat/completions", post(answer));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (format!("http://{address}/v1"), asked)
+}
+
+type Asked = Arc<Mutex<Vec<Value>>>;
+
+fn said(content: &str) -> Value {
+    json!({"choices": [{"message": {"role": "assistant", "content": content}}]})
+}
+
+fn assistant(base_url: &str) -> Value {
+    json!({
+        "format": 1, "name": "Ask", "entry": [{"on": "any"}], "start": "model",
+        "nodes": {
+            "model": {"kind": "agent", "system": "Be kind.", "endpoint": {"base_url": base_url, "model": "m"},
+                      "fallback": "Sorry.", "exits": {"next": "done"}},
+            "done": {"kind": "end"}
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_model_is_asked_again_and_its_answer_goes_out_in_whatsapps_marks() {
+    let unsupported =
+        json!({"error": {"message": "Unsupported parameter: 'max_tokens'", "param": "max_tokens"}});
+    let answer =
+        said("<think>Greet **warmly**.</think>**Monday**: see https://x.example/__a__/b*c*d");
+    let (url, asked) = scripted(vec![
+        (StatusCode::SERVICE_UNAVAILABLE, "0", json!({})),
+        (StatusCode::TOO_MANY_REQUESTS, "0", json!({})),
+        (StatusCode::BAD_REQUEST, "", unsupported),
+        (StatusCode::OK, "", answer),
+    ])
+    .await;
+    let stage = Stage::start(snapshot(&assistant(&url))).await;
+    let (_stop, _running) = stage.run(FlowsJob::new(stage.platform.clone(), egress()), "one");
+    stage.publish("US.1", "m1", text("m1", "hours?")).await;
+    assert_eq!(
+        body(&sent(&stage, 1).await[0]),
+        "*Monday*: see https://x.example/__a__/b*c*d"
+    );
+    let asked = asked.lock().unwrap();
+    let fields =
+        |name: &str| -> Vec<bool> { asked.iter().map(|one| one.get(name).is_some()).collect() };
+    assert_eq!(fields("max_tokens"), [true, true, true, false]);
+    assert_eq!(fields("max_completion_tokens"), [false, false, false, true]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_asks_for_too_long_a_wait_or_has_no_credit_is_not_asked_again() {
+    let no_credit = json!({"error": {"code": "insufficient_quota"}});
+    let (url, asked) = scripted(vec![
+        (StatusCode::TOO_MANY_REQUESTS, "3600", json!({})),
+        (StatusCode::TOO_MANY_REQUESTS, "0", no_credit),
+        (StatusCode::UNAUTHORIZED, "0", json!({})),
+    ])
+    .await;
+    let stage = Stage::start(snapshot(&assistant(&url))).await;
+    let (_stop, _running) = stage.run(FlowsJob::new(stage.platform.clone(), egress()), "one");
+    for number in 1..=3 {
+        let id = format!("m{number}");
+        stage.publish("US.1", &id, text(&id, "hours?")).await;
+        let sent = sent(&stage, number).await;
+        assert_eq!(body(&sent[number - 1]), "Sorry.");
+    }
+    assert_eq!(asked.lock().unwrap().len(), 3);
 }
