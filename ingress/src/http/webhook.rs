@@ -93,6 +93,8 @@ impl<L: UpdateLog> Edge<L> {
             .path()
             .strip_prefix(PATH)
             .ok_or(Refusal::NotFound)?;
+        // Meta's dashboard takes an address with a slash at its end as another one than without.
+        let app = app.strip_suffix('/').unwrap_or(app);
         let table = self.routing.in_force();
         let table = table
             .as_deref()

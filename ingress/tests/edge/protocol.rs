@@ -174,13 +174,32 @@ async fn the_handshake_returns_the_challenge_only_for_the_right_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_callback_url_may_end_in_a_slash() {
+    let harness = Harness::new();
+    let query = format!("hub.mode=subscribe&hub.challenge=1158&hub.verify_token={VERIFY_TOKEN}");
+    let path = format!("/webhooks/meta/main/?{query}");
+    let answer = harness.send(request(Method::GET, &path)).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.body.as_str()),
+        (200, "1158")
+    );
+    let body = delivery("100", &["wamid.A"]);
+    let answer = harness
+        .send(post_to("main/", &body, Some(&sign(&body))))
+        .await;
+    assert_eq!(answer.status.as_u16(), 200);
+    assert_eq!(harness.log.stored().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unknown_place_or_method_is_refused() {
     let harness = Harness::new();
     for path in [
         "/",
         "/webhooks/meta/",
         "/webhooks/meta/nobody",
-        "/webhooks/meta/main/",
+        "/webhooks/meta//",
+        "/webhooks/meta/main//",
         "/webhooks/meta/main%2f",
     ] {
         assert_eq!(

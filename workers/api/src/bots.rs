@@ -20,6 +20,9 @@ use utoipa::ToSchema;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BotBody {
+    /// Its id as `GET` shows it; that of the path when missing.
+    #[serde(default)]
+    id: Option<String>,
     /// Its name as people see it.
     #[serde(default)]
     name: String,
@@ -119,11 +122,13 @@ pub async fn put(
 ) -> Result<Response, Problem> {
     let expected = revision::expected(&headers)?;
     let BotBody {
+        id: given,
         name,
         phone_numbers,
         flows,
         enabled,
     } = body;
+    revision::check_id(&id, given.as_deref())?;
     let bot = model::Bot {
         id,
         tenant: caller.tenant.clone(),

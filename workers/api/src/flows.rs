@@ -23,9 +23,16 @@ use utoipa::ToSchema;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FlowBody {
+    /// Its id as `GET` shows it; that of the path when missing.
+    #[serde(default)]
+    id: Option<String>,
     /// The definition, format 1.
     #[schema(value_type = Value)]
     definition: Box<RawValue>,
+    /// As `GET` shows them; passed over, for they are found anew.
+    #[serde(default)]
+    #[allow(dead_code, reason = "only so that what GET shows can be put back")]
+    warnings: Option<Vec<Value>>,
 }
 
 /// A flow.
@@ -112,6 +119,7 @@ pub async fn put(
     JsonBody(body): JsonBody<FlowBody>,
 ) -> Result<Response, Problem> {
     let expected = revision::expected(&headers)?;
+    revision::check_id(&id, body.id.as_deref())?;
     // As values a definition takes many times its bytes.
     let _slot = app.slots.enter(&caller.tenant).await?;
     let definition: Value = serde_json::from_str(body.definition.get())

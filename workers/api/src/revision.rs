@@ -9,7 +9,10 @@ use ackline_shared::ids::{EntityId, TenantId};
 use ackline_shared::model::{Entity, Fault};
 use ackline_shared::subjects::config_key;
 use axum::Json;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -18,7 +21,7 @@ pub fn expected(headers: &HeaderMap) -> Result<Expectation, Problem> {
     let text = |name| {
         headers
             .get(name)
-            .map(|value: &header::HeaderValue| value.to_str().unwrap_or_default())
+            .map(|value: &HeaderValue| value.to_str().unwrap_or_default())
     };
     match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
         (None, None) => Ok(Expectation::Any),
@@ -37,6 +40,49 @@ pub fn expected(headers: &HeaderMap) -> Result<Expectation, Problem> {
         _ => Err(Problem::Malformed(
             "send either If-Match or `If-None-Match: *`".to_owned(),
         )),
+    }
+}
+
+/// Answers 304 to who asks for what they have: a GET whose `If-None-Match` names the ETag of the answer.
+pub async fn not_modified(request: Request, next: Next) -> Response {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let known: Vec<_> = request
+        .headers()
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .cloned()
+        .collect();
+    let mut response = next.run(request).await;
+    if !is_read || response.status() != StatusCode::OK {
+        return response;
+    }
+    let names = |tag: &HeaderValue| known.iter().any(|list| holds(list, tag));
+    if response.headers().get(header::ETAG).is_some_and(names) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        *response.body_mut() = Body::empty();
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    response
+}
+
+/// Whether a list of tags has this one; a weak one is as good, as for every read.
+fn holds(list: &HeaderValue, tag: &HeaderValue) -> bool {
+    let (Ok(list), Ok(tag)) = (list.to_str(), tag.to_str()) else {
+        return false;
+    };
+    let mut tags = list.split(',').map(str::trim);
+    tags.any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag)
+}
+
+/// Refuses what is put under another id than its own.
+pub fn check_id(id: &EntityId, given: Option<&str>) -> Result<(), Problem> {
+    match given {
+        Some(given) if given != id.as_str() => Err(Problem::invalid(
+            "/id",
+            format!("is another than that of the path, `{id}`; leave it out or make it the same"),
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -156,8 +202,24 @@ mod tests {
     fn read(pairs: &[(HeaderName, &'static str)]) -> Result<Expectation, Problem> {
         let headers = pairs
             .iter()
-            .map(|(name, value)| (name.clone(), header::HeaderValue::from_static(value)));
+            .map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
         expected(&headers.collect())
+    }
+
+    #[test]
+    fn a_known_tag_is_found_in_every_form() {
+        let has = |list: &'static str| {
+            holds(
+                &HeaderValue::from_static(list),
+                &HeaderValue::from_static("\"7\""),
+            )
+        };
+        for list in ["\"7\"", "W/\"7\"", "*", "\"6\", \"7\""] {
+            assert!(has(list), "{list}");
+        }
+        for list in ["\"77\"", "7", "", "\"6\""] {
+            assert!(!has(list), "{list}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::problem::Problem;
 use super::{
     App, auth, bots, conversations, dead_letters, declared, flows, hooks, messages, owner, pools,
-    rate, replays, tuning, usage,
+    rate, replays, revision, tuning, usage,
 };
 use ackline_shared::model::KINDS;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -132,10 +132,15 @@ pub(super) fn router(app: App) -> Router {
             "/hooks/chatwoot/{tenant}/{link}/{token}",
             post(hooks::chatwoot),
         )
+        .route(
+            "/hooks/chatwoot/{tenant}/{link}/{token}/",
+            post(hooks::chatwoot),
+        )
         .fallback(|| async { Problem::NotFound("path") })
         .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
         .layer(DefaultBodyLimit::max(app.settings.body_bytes_max))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(revision::not_modified))
         .layer(from_fn_with_state(app.clone(), deadline))
         .layer(from_fn_with_state(app.clone(), rate::meter))
         .layer(from_fn(identify))

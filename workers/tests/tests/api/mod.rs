@@ -456,6 +456,63 @@ async fn bots_and_flows_change_only_as_their_author_last_saw_them() {
 }
 
 #[tokio::test]
+async fn what_was_read_is_not_read_again_and_can_be_put_back() {
+    let stage = Stage::start().await;
+    let put =
+        async |path: &str, body: Value| stage.send("PUT", path, Some(ACME), &[], Some(body)).await;
+    put("/v1/flows/f", flow()).await;
+    put("/v1/bots/b", json!({"name": "Front", "flows": ["f"]})).await;
+    for path in ["/v1/flows/f", "/v1/bots/b", "/v1/tenants/acme"] {
+        let read = stage.get(path, ACME).await;
+        let tag = read.header("etag").unwrap().to_owned();
+        let known = [("if-none-match", tag.as_str())];
+        let again = stage.send("GET", path, Some(ACME), &known, None).await;
+        assert_eq!(again.status, StatusCode::NOT_MODIFIED, "{path}");
+        assert_eq!(again.header("etag"), Some(tag.as_str()));
+        let other = [("if-none-match", "\"0\"")];
+        let again = stage.send("GET", path, Some(ACME), &other, None).await;
+        assert_eq!(
+            (again.status, again.json),
+            (StatusCode::OK, read.json),
+            "{path}"
+        );
+    }
+    for path in ["/v1/flows/f", "/v1/bots/b"] {
+        let read = stage.get(path, ACME).await.json;
+        let back = put(path, read.clone()).await;
+        assert_eq!((back.status, &back.json), (StatusCode::OK, &read), "{path}");
+        let mut other = read;
+        other["id"] = json!("another");
+        put(path, other)
+            .await
+            .is_problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid");
+    }
+}
+
+#[tokio::test]
+async fn a_parameter_that_cannot_be_read_is_told_in_words() {
+    let stage = Stage::start().await;
+    for (path, key) in [
+        ("/v1/conversations?limit=abc", ACME),
+        ("/v1/relays?limit=abc", ACME),
+        ("/v1/dead-letters?limit=abc", ACME),
+        ("/v1/replays?limit=abc", ACME),
+    ] {
+        let answer = stage.get(path, key).await;
+        answer.is_problem(StatusCode::BAD_REQUEST, "malformed");
+        assert_eq!(
+            answer.json["detail"], "limit: `abc` is not a whole number",
+            "{path}"
+        );
+    }
+    let answer = stage.get("/v1/dead-letters/abc", ACME).await;
+    assert_eq!(
+        answer.json["detail"],
+        "`abc` in the path is not a whole number"
+    );
+}
+
+#[tokio::test]
 async fn a_flow_the_engine_would_not_run_is_refused_with_all_of_its_problems() {
     let stage = Stage::start().await;
     let mut broken = flow();
