@@ -295,8 +295,14 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "writes",
+        "workers/connectors/src/known.rs",
+        "the tenant in the head of what is worked on, or of the CRM link that proved itself",
+        "quotes_find_their_message_both_ways",
+    ),
+    (
+        "writes",
         "workers/connectors/src/link.rs",
-        TENANT_OF_HEAD,
+        "the tenant in the head of what is worked on, or of the CRM link that proved itself",
         "a_place_is_written_again_only_when_it_says_more_or_gets_old",
     ),
     (

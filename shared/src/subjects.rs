@@ -581,6 +581,14 @@ pub mod session_key {
         )
     }
 
+    /// Which message of a CRM is which of Meta's; `id` is one of either.
+    pub fn crm_message(tenant: &TenantId, link: &EntityId, id: &str) -> String {
+        format!(
+            "crm-message.{tenant}.{}",
+            short_hash(format!("{link}/{id}").as_bytes())
+        )
+    }
+
     /// A pool's state of one conversation with one business number.
     pub fn of(
         pool: Pool,

@@ -72,6 +72,15 @@ impl Chatwoot {
     fn report(&self, message: &Message) -> Value {
         lock(&self.helpdesk).report(message, self.options.account_id)
     }
+
+    /// The report of a message that changed; the same but for its name, and without the status.
+    fn report_change(&self, message: &Message) -> Value {
+        let mut report = self.report(message);
+        if let Some(event) = report.get_mut("event") {
+            *event = json!("message_updated");
+        }
+        report
+    }
 }
 
 impl Sink {
@@ -94,6 +103,14 @@ impl Sink {
             conversation_id: message.conversation_id,
             status,
         })
+    }
+
+    /// Sends a message of an agent's again and reports it as Chatwoot does: the status answered.
+    pub async fn agent_retries(self: &Arc<Self>, message: u64) -> Option<u16> {
+        let chatwoot = self.chatwoot.clone()?;
+        let message = lock(&chatwoot.helpdesk).retry(message)?;
+        let report = chatwoot.report_change(&message);
+        chatwoot.reporter.post(&chatwoot.options, &report).await
     }
 
     /// Resolves a person's conversation and reports it as Chatwoot does: the status answered, if there is one of each.
@@ -155,11 +172,12 @@ struct Call {
 impl Call {
     /// Records the call with its outcome and answers it.
     fn finish(self, outcome: Result<Done, Refused>) -> Response {
-        let (status, body, seen) = match outcome {
-            Ok(done) => (StatusCode::OK, done.body, done.message),
+        let (status, body, seen, changed) = match outcome {
+            Ok(done) => (StatusCode::OK, done.body, done.message, done.changed),
             Err(refused) => (
                 refused.status(),
                 json!({ "error": refused.to_string() }),
+                None,
                 None,
             ),
         };
@@ -178,6 +196,11 @@ impl Call {
             content: seen.as_ref().map(|(message, _)| message.content.clone()),
             duplicate: seen.as_ref().is_some_and(|(_, duplicate)| *duplicate),
         });
+        if let Some(message) = changed {
+            let chatwoot = self.chatwoot.clone();
+            let report = chatwoot.report_change(&message);
+            tokio::spawn(async move { chatwoot.reporter.post(&chatwoot.options, &report).await });
+        }
         if let Some((message, _)) = seen {
             let (sink, chatwoot) = (self.sink, self.chatwoot);
             let report = chatwoot.report(&message);
@@ -197,6 +220,8 @@ struct Done {
     body: Value,
     /// A message that was stored, and whether its source id was there before.
     message: Option<(Message, bool)>,
+    /// A message that was changed.
+    changed: Option<Message>,
 }
 
 impl From<Value> for Done {
@@ -204,6 +229,7 @@ impl From<Value> for Done {
         Self {
             body,
             message: None,
+            changed: None,
         }
     }
 }
@@ -344,11 +370,17 @@ fn route(
             Ok(Done {
                 body: message.show(),
                 message: Some((message, duplicate)),
+                changed: None,
             })
         }
-        ("PATCH", ["conversations", conversation, "messages", message]) => Ok(helpdesk
-            .set_status(id(conversation)?, id(message)?, &read(body)?)?
-            .into()),
+        ("PATCH", ["conversations", conversation, "messages", message]) => {
+            let message = id(message)?;
+            Ok(Done {
+                body: helpdesk.set_status(id(conversation)?, message, &read(body)?)?,
+                message: None,
+                changed: helpdesk.message(message),
+            })
+        }
         _ => Err(Refused::NotFound),
     }
 }

@@ -3,8 +3,10 @@
 //! Storing both is left to the caller, which answers the webhook only then; a webhook that comes twice gives the
 //! same and is stored once.
 
-use super::hook::{self, HookError, Release};
-use super::link::{LinkedPeople, LinkedPersonError, Route};
+use super::Thread;
+use super::hook::{self, AgentMessage, HookContact, HookError, Release, is_wamid};
+use super::known::{Attempt, Fate, KnownMessage, KnownMessages};
+use super::link::{LinkedPeople, LinkedPerson, LinkedPersonError, Route};
 use ackline_message::check_command;
 use ackline_message::{Recipient, SendCommand};
 use ackline_runtime::conversation::Event;
@@ -39,6 +41,7 @@ pub enum AnswerError {
     Place(#[from] LinkedPersonError),
 }
 
+const NO_ADDRESS: &str = "the contact has no phone number; enter it with its country code, such as +49 151 23456789, and send again";
 const NO_NUMBER: &str = "it is not known which WhatsApp number this conversation belongs to; the person has to write once more";
 
 const A_GROUP: &str = "this is a WhatsApp group, and groups are not written to from here";
@@ -74,19 +77,52 @@ pub async fn read(
     if let Some(release) = Release::parse(arrived.body) {
         return released(platform, link, &release, now_ms).await;
     }
-    let Some(message) = hook::parse(arrived.body).filter(|message| message.is_for(link)) else {
+    let message = hook::parse(arrived.body)
+        .filter(|message| message.is_for(link) && !message.is_stale(now_ms));
+    match message {
+        Some(message) => written(platform, link, message, rest, now_ms).await,
+        None => Ok(Asked::default()),
+    }
+}
+
+async fn written(
+    platform: &Platform,
+    link: &CrmLink,
+    mut message: AgentMessage,
+    rest: Duration,
+    now_ms: u64,
+) -> Result<Asked, AnswerError> {
+    let messages = KnownMessages::new(platform.buckets.sessions.clone());
+    let known = messages.of_message(link, message.message_id, 0).await?;
+    let Attempt::Send(retries) = Attempt::choose(message.is_update, known.as_ref()) else {
         return Ok(Asked::default());
     };
     if let Some(words) = message.refusal() {
         return Err(AnswerError::Unsendable(words));
     }
-    let route = route(platform, link, &message.source_id).await?;
-    let route = route.ok_or_else(|| AnswerError::Unsendable(NO_NUMBER.to_owned()))?;
+    let route = route_of(platform, link, &message, now_ms).await?;
     if route.to == Recipient::default() {
         return Err(AnswerError::Unsendable(A_GROUP.to_owned()));
     }
-    let command = hook::command(link, &route, &message, now_ms);
+    if let (None, Some(quoted)) = (&message.reply_to, message.quotes) {
+        let quoted = messages.of_message(link, quoted, 0).await?;
+        message.reply_to = quoted
+            .and_then(|quoted| quoted.wamid)
+            .filter(|id| is_wamid(id));
+    }
+    let command = hook::command(link, &route, &message, retries, now_ms);
     check_command(&command).map_err(|refused| AnswerError::Unsendable(refused.to_string()))?;
+    let on_its_way = KnownMessage {
+        message: message.message_id,
+        conversation: message.conversation_id.unwrap_or_default(),
+        part: 0,
+        wamid: None,
+        command: Some(command.id.clone()),
+        fate: Fate::Pending,
+        retries,
+        written_ms: now_ms,
+    };
+    messages.save(link, &on_its_way).await?;
     let turn = message.by_person.then(|| {
         let at_ms = message
             .written_ms
@@ -107,6 +143,39 @@ pub async fn read(
     })
 }
 
+/// The way to the person of a conversation. One that an agent began is remembered, so that the person's answer comes
+/// into it.
+async fn route_of(
+    platform: &Platform,
+    link: &CrmLink,
+    message: &AgentMessage,
+    now_ms: u64,
+) -> Result<Route, AnswerError> {
+    let places = LinkedPeople::new(platform.buckets.sessions.clone());
+    let known = places.of_source(link, &message.source_id).await?;
+    let route = route(platform, link, &message.source_id, &message.contact).await?;
+    let route = route.map_err(|words| AnswerError::Unsendable(words.to_owned()))?;
+    let thread = message.contact.id.zip(message.conversation_id);
+    if let (None, Some((contact, conversation))) = (known, thread) {
+        let place = LinkedPerson {
+            source_id: message.source_id.clone(),
+            thread: Thread {
+                contact,
+                conversation,
+            },
+            number: route.number.clone(),
+            phone: route.to.phone.clone(),
+            user_id: route.to.user_id.clone(),
+            others: Vec::new(),
+            // An agent gave it its name.
+            named: true,
+            written_ms: now_ms,
+        };
+        places.save(link, &place).await?;
+    }
+    Ok(route)
+}
+
 async fn released(
     platform: &Platform,
     link: &CrmLink,
@@ -117,7 +186,7 @@ async fn released(
         return Ok(Asked::default());
     }
     // Whoever never wrote to a number of ours has no conversation to be released.
-    let Some(route) = route(platform, link, &release.source_id).await? else {
+    let Ok(route) = route(platform, link, &release.source_id, &release.contact).await? else {
         return Ok(Asked::default());
     };
     let at_ms = release.at_ms.map_or(now_ms, |at_ms| at_ms.min(now_ms));
@@ -132,17 +201,39 @@ async fn released(
     })
 }
 
+/// The way to a person, or why there is none.
 async fn route(
     platform: &Platform,
     link: &CrmLink,
     source_id: &str,
-) -> Result<Option<Route>, LinkedPersonError> {
+    contact: &HookContact,
+) -> Result<Result<Route, &'static str>, LinkedPersonError> {
     let places = LinkedPeople::new(platform.buckets.sessions.clone());
-    let place = places.of_source(link, source_id).await?;
-    Ok(Route::back(
-        &platform.snapshot(),
-        link,
-        place.as_ref(),
-        source_id,
-    ))
+    let to = contact.address(source_id);
+    let mut place = places.of_source(link, source_id).await?;
+    if place.is_none() {
+        place = place_of(&places, link, to.as_ref()).await?;
+    }
+    let Some(to) = to.or_else(|| place.as_ref().map(LinkedPerson::recipient)) else {
+        return Ok(Err(NO_ADDRESS));
+    };
+    let route = Route::back(&platform.snapshot(), link, place.as_ref(), &to);
+    Ok(route.ok_or(NO_NUMBER))
+}
+
+/// The place of whoever has this address.
+async fn place_of(
+    places: &LinkedPeople,
+    link: &CrmLink,
+    to: Option<&Recipient>,
+) -> Result<Option<LinkedPerson>, LinkedPersonError> {
+    let Some(to) = to else {
+        return Ok(None);
+    };
+    for id in [&to.phone, &to.user_id].into_iter().flatten() {
+        if let Some(place) = places.of_source(link, id).await? {
+            return Ok(Some(place));
+        }
+    }
+    Ok(None)
 }

@@ -5,7 +5,7 @@
 //! Messages have no idempotency there, so whether one is stored can be asked by its source id.
 
 use super::entry::{CrmEntry, Direction, Person};
-use super::{Crm, CrmError, Thread};
+use super::{Crm, CrmError, Posted, Thread};
 use ackline_egress::{Egress, EgressAnswer, EgressRequest, Outcome};
 use ackline_runtime::job::{Trouble, TroubleKind};
 use ackline_shared::model::CrmLink;
@@ -202,23 +202,42 @@ impl Crm for Chatwoot<'_> {
         })
     }
 
-    async fn post(&self, thread: Thread, entry: &CrmEntry) -> Result<(), CrmError> {
+    async fn post(&self, thread: Thread, entry: &CrmEntry) -> Result<Posted, CrmError> {
         let conversation = thread.conversation.to_string();
         let path = self.account(&["conversations", &conversation, "messages"]);
         let answer = self
             .call(Method::POST, &path, Some(&message(entry)))
             .await?;
-        in_conversation("messages", answer).map(|_| ())
+        let stored = in_conversation("messages", answer)?;
+        Ok(Posted {
+            message: id(&stored),
+        })
     }
 
-    async fn holds(&self, thread: Thread, source_id: &str) -> Result<bool, CrmError> {
+    async fn find(&self, thread: Thread, source_id: &str) -> Result<Option<Posted>, CrmError> {
         let conversation = thread.conversation.to_string();
         let path = self.account(&["conversations", &conversation, "messages"]);
         let answer = self.call(Method::GET, &path, None).await?;
         let body = in_conversation("messages", answer)?;
         let source =
-            |message: &Value| message.get("source_id").and_then(Value::as_str) == Some(source_id);
-        Ok(list(&body).iter().any(source))
+            |message: &&Value| message.get("source_id").and_then(Value::as_str) == Some(source_id);
+        let found = list(&body).iter().find(source);
+        Ok(found.map(|message| Posted {
+            message: id(message),
+        }))
+    }
+
+    async fn fail(&self, conversation: u64, message: u64, words: &str) -> Result<bool, CrmError> {
+        let (conversation, message) = (conversation.to_string(), message.to_string());
+        let path = self.account(&["conversations", &conversation, "messages", &message]);
+        let body = json!({"status": "failed", "external_error": words});
+        let answer = self.call(Method::PATCH, &path, Some(&body)).await?;
+        match answer.status.as_u16() {
+            200..=299 => Ok(true),
+            // Versions before 4.2 have no such call, and a bot's token may not make it.
+            400 | 401 | 403 | 404 | 405 | 422 => Ok(false),
+            _ => Err(failure("messages", &answer)),
+        }
     }
 
     async fn rename(&self, thread: Thread, name: &str) -> Result<(), CrmError> {
@@ -246,11 +265,14 @@ fn message(entry: &CrmEntry) -> Value {
     body.insert("message_type".into(), json!(direction));
     body.insert("private".into(), json!(entry.direction == Direction::Note));
     body.insert("source_id".into(), json!(entry.source_id));
-    if let Some(wamid) = &entry.in_reply_to {
-        body.insert(
-            "content_attributes".into(),
-            json!({"in_reply_to_external_id": wamid}),
-        );
+    let quoted = match (entry.quotes, &entry.in_reply_to) {
+        // What an agent wrote has no id of Meta's there.
+        (Some(message), _) => Some(json!({"in_reply_to": message})),
+        (None, Some(wamid)) => Some(json!({"in_reply_to_external_id": wamid})),
+        (None, None) => None,
+    };
+    if let Some(quoted) = quoted {
+        body.insert("content_attributes".into(), quoted);
     }
     Value::Object(body)
 }

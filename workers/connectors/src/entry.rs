@@ -1,5 +1,7 @@
 //! What a CRM shows of an update or a record: who it is about, and one line of the transcript.
 
+use super::clean;
+use ackline_message::command::is_id;
 use ackline_message::plain;
 use ackline_message::{Origin, Recipient, SendCommand};
 use ackline_shared::ids::{EntityId, PhoneNumberId};
@@ -8,6 +10,8 @@ use ackline_shared::meta::{Body, Update};
 /// Chatwoot's own bound on a message is 150,000 characters.
 const CONTENT_CHARS_MAX: usize = 100_000;
 const NAME_CHARS_MAX: usize = 120;
+/// Errors of one status that are told.
+const CAUSES_MAX: usize = 3;
 
 /// Which way a message went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,12 +59,12 @@ pub struct Person {
 
 impl Person {
     fn new(ids: &Recipient, name: Option<&str>) -> Option<Self> {
-        let phone = ids
-            .phone
-            .as_deref()
-            .map(|phone| phone.trim_start_matches('+').to_owned());
-        let phone = phone.filter(|phone| !phone.is_empty());
-        let user_id = ids.user_id.clone().filter(|user_id| !user_id.is_empty());
+        let id = |id: &Option<String>| {
+            let id = clean::line(id.as_deref().unwrap_or_default());
+            Some(id.trim_start_matches('+').to_owned()).filter(|id| !id.is_empty())
+        };
+        let (phone, user_id) = (id(&ids.phone), id(&ids.user_id));
+        let name = name.map(clean::line).filter(|name| !name.is_empty());
         let name = name.map(|name| name.chars().take(NAME_CHARS_MAX).collect());
         (phone.is_some() || user_id.is_some()).then_some(Self {
             phone,
@@ -113,7 +117,10 @@ pub struct CrmEntry {
     /// Meta's id of the message, or one of ours; marks it as known when the CRM reports it back.
     pub source_id: String,
     pub content: String,
+    /// Meta's id of the message that it quotes.
     pub in_reply_to: Option<String>,
+    /// The CRM's id of that message, where it is known.
+    pub quotes: Option<u64>,
     pub audience: Audience,
     /// Whether a conversation is opened to show it in.
     pub opens: bool,
@@ -165,10 +172,11 @@ pub fn of_update(update: &Update) -> Result<Option<CrmEntry>, &'static str> {
         direction,
         number,
         person,
-        source_id: message.id.clone(),
+        source_id: clean::line(&message.id),
         content: bounded(text),
         opens,
-        in_reply_to: message.content.context_id().map(str::to_owned),
+        in_reply_to: message.content.context_id().map(clean::line),
+        quotes: None,
         audience: Audience::All,
     }))
 }
@@ -190,13 +198,34 @@ pub fn of_reply(
         source_id: wamid.to_owned(),
         content: bounded(plain(&command.content)),
         in_reply_to: command.reply_to.clone(),
+        quotes: None,
         audience,
         opens: true,
     })
 }
 
-/// The note that tells an agent that their message was given up; `None` when no agent wrote it.
-pub fn of_failure(command: &SendCommand, reason: &str, ambiguous: bool) -> Option<CrmEntry> {
+/// A message of ours that did not arrive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedEntry {
+    /// Our id of the command, where we sent it.
+    pub command: Option<String>,
+    /// Meta's id of the message, where it has one.
+    pub wamid: Option<String>,
+    /// Why, for the agent.
+    pub words: String,
+    /// Whether it may have arrived all the same.
+    pub is_unsure: bool,
+    /// The note that says so where it cannot be shown at the message.
+    pub note: CrmEntry,
+}
+
+/// What became of a message that an agent wrote and that was given up; `None` when no agent wrote it.
+pub fn of_failure(
+    command: &SendCommand,
+    code: Option<i64>,
+    reason: &str,
+    ambiguous: bool,
+) -> Option<FailedEntry> {
     let Origin::Agent { link, .. } = &command.origin else {
         return None;
     };
@@ -205,20 +234,73 @@ pub fn of_failure(command: &SendCommand, reason: &str, ambiguous: bool) -> Optio
     } else {
         "Not sent to WhatsApp"
     };
-    Some(CrmEntry {
-        direction: Direction::Note,
-        number: command.phone_number_id.clone(),
-        person: Person::new(&command.to, None)?,
-        source_id: format!("failed:{}", command.id),
-        content: bounded(format!("{fate}: {reason}")),
-        in_reply_to: None,
-        audience: Audience::Only(link.clone()),
-        opens: true,
+    let code = code.map(|code| code.to_string());
+    let code = code.filter(|code| !reason.contains(code.as_str()));
+    let code = code
+        .map(|code| format!(" (code {code})"))
+        .unwrap_or_default();
+    let words = bounded(format!("{fate}: {reason}{code}"));
+    Some(FailedEntry {
+        command: Some(command.id.clone()),
+        wamid: None,
+        is_unsure: ambiguous,
+        note: CrmEntry {
+            direction: Direction::Note,
+            number: command.phone_number_id.clone(),
+            person: Person::new(&command.to, None)?,
+            source_id: format!("failed:{}", command.id),
+            content: words.clone(),
+            in_reply_to: None,
+            quotes: None,
+            audience: Audience::Only(link.clone()),
+            opens: true,
+        },
+        words,
+    })
+}
+
+/// What became of a message that Meta took and could not deliver; `None` for anything else.
+pub fn of_status(update: &Update) -> Option<FailedEntry> {
+    let Body::Status(status) = &update.body else {
+        return None;
+    };
+    if status.status != "failed" || update.is_standby() {
+        return None;
+    }
+    let number = PhoneNumberId::new(update.phone_number_id.as_deref()?).ok()?;
+    let causes = status.errors.iter().take(CAUSES_MAX);
+    let causes: Vec<String> = causes
+        .map(|error| format!("{} (code {})", error.text, error.code))
+        .collect();
+    let causes = match causes.is_empty() {
+        true => "Meta names no reason".to_owned(),
+        false => causes.join("; "),
+    };
+    let words = bounded(format!("Not delivered by WhatsApp: {causes}"));
+    let wamid = clean::line(&status.id);
+    let command = status.callback_data.clone();
+    Some(FailedEntry {
+        command: command.filter(|id| is_id(id)),
+        is_unsure: false,
+        note: CrmEntry {
+            direction: Direction::Note,
+            number,
+            person: Person::new(&status.recipient, None)?,
+            source_id: format!("failed:{wamid}"),
+            content: words.clone(),
+            in_reply_to: Some(wamid.clone()),
+            quotes: None,
+            audience: Audience::All,
+            opens: false,
+        },
+        wamid: Some(wamid),
+        words,
     })
 }
 
 /// A CRM refuses an empty message, and an endless one.
 fn bounded(text: String) -> String {
+    let text = clean::text(&text);
     if text.trim().is_empty() {
         return "[empty message]".to_owned();
     }
@@ -319,6 +401,54 @@ mod tests {
         let said = said.unwrap().unwrap();
         assert_eq!(said.person.ids().collect::<Vec<_>>(), ["G1"]);
         assert_eq!(said.content, "Ana: hi");
+    }
+
+    #[test]
+    fn nothing_that_a_database_refuses_is_in_an_entry() {
+        let value = json!({
+            "metadata": {"phone_number_id": "1065"},
+            "contacts": [{"profile": {"name": "A\u{0}na\n"}, "wa_id": "15550001"}],
+            "messages": [{"id": "wamid.1\u{0}", "from": "15550001", "type": "text",
+                "text": {"body": "mail a\u{0}b\u{1b}.example"}, "context": {"id": "wamid.\u{0}0"}}],
+        });
+        let envelope =
+            json!({"entry": [{"id": "W", "changes": [{"field": "messages", "value": value}]}]});
+        let update = meta::read(envelope.to_string().as_bytes()).unwrap();
+        let entry = of_update(&update).unwrap().unwrap();
+        assert_eq!(entry.content, "mail ab.example");
+        assert_eq!(entry.person.name.as_deref(), Some("Ana"));
+        for text in [&entry.source_id, &entry.in_reply_to.unwrap()] {
+            assert!(!text.contains('\u{0}'), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_failure_that_a_status_tells_names_its_code() {
+        let status = |word: &str, errors: Value| {
+            let status = json!({"id": "wamid.1", "status": word, "recipient_id": "15550001",
+                "biz_opaque_callback_data": "crm-1", "errors": errors});
+            let value = json!({"metadata": {"phone_number_id": "1065"}, "statuses": [status]});
+            let envelope =
+                json!({"entry": [{"id": "W", "changes": [{"field": "messages", "value": value}]}]});
+            of_status(&meta::read(envelope.to_string().as_bytes()).unwrap())
+        };
+        let window = json!([{"code": 131_047, "title": "Re-engagement message"}]);
+        let failed = status("failed", window).unwrap();
+        assert_eq!(
+            failed.words,
+            "Not delivered by WhatsApp: Re-engagement message (code 131047)"
+        );
+        assert_eq!(
+            (failed.command.as_deref(), failed.wamid.as_deref()),
+            (Some("crm-1"), Some("wamid.1"))
+        );
+        assert!(
+            status("failed", json!([]))
+                .unwrap()
+                .words
+                .contains("no reason")
+        );
+        assert_eq!(status("read", json!([])), None);
     }
 
     #[test]

@@ -5,9 +5,9 @@
 //! need not be this one. Chatwoot sends a message once or more and in any order; the command's id makes
 //! repeats one.
 
-use super::link::Route;
+use super::link::{Route, address};
 use ackline_message::markdown;
-use ackline_message::{Content, Origin, SendCommand};
+use ackline_message::{Content, Origin, Recipient, SendCommand};
 use ackline_message::{Unsendable, check};
 use ackline_shared::ids::{hex, short_hash};
 use ackline_shared::model::CrmLink;
@@ -65,6 +65,41 @@ pub fn verify(
     }
 }
 
+/// What Chatwoot tells of a message anew for this long; older ones are left alone, for it is not remembered any more
+/// whether they went out.
+const UPDATED_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
+
+/// The contact of a conversation, as the CRM has it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HookContact {
+    pub id: Option<u64>,
+    pub phone_number: Option<String>,
+    pub identifier: Option<String>,
+}
+
+impl HookContact {
+    fn read(conversation: &Value) -> Self {
+        let text = |pointer: &str| {
+            let text = conversation.pointer(pointer).and_then(Value::as_str);
+            text.filter(|text| !text.is_empty()).map(str::to_owned)
+        };
+        Self {
+            id: conversation
+                .pointer("/meta/sender/id")
+                .and_then(Value::as_u64),
+            phone_number: text("/meta/sender/phone_number"),
+            identifier: text("/meta/sender/identifier"),
+        }
+    }
+
+    /// Where the person can be reached: at the source id, if it is an address, else at the phone number of the contact.
+    pub fn address(&self, source_id: &str) -> Option<Recipient> {
+        let others = [self.phone_number.as_deref(), self.identifier.as_deref()];
+        let texts = [Some(source_id)].into_iter().chain(others).flatten();
+        texts.into_iter().find_map(address)
+    }
+}
+
 /// A message an agent (or the CRM's own automation) wrote to a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentMessage {
@@ -72,12 +107,19 @@ pub struct AgentMessage {
     /// The CRM's id of the message, unique in the account.
     pub message_id: u64,
     pub inbox_id: u64,
-    /// Who the conversation is with: a phone number or a business-scoped user id.
+    /// The conversation it was written in.
+    pub conversation_id: Option<u64>,
+    /// The id of the contact in the inbox: an address of the person's, or a random one where an agent began.
     pub source_id: String,
+    pub contact: HookContact,
+    /// Whether it is told of once more: since it changed, or since an agent sends again what failed.
+    pub is_update: bool,
     /// The text, in WhatsApp's marks.
     pub content: String,
-    /// The wamid of the message it answers.
+    /// The wamid of the message it quotes.
     pub reply_to: Option<String>,
+    /// The CRM's id of the message it quotes.
+    pub quotes: Option<u64>,
     /// How many files it carries.
     pub attachments: usize,
     /// Whether a person wrote it, and no automation.
@@ -91,8 +133,9 @@ pub struct AgentMessage {
 pub struct Release {
     account_id: Option<u64>,
     inbox_id: Option<u64>,
-    /// Who the conversation is with: a phone number or a business-scoped user id.
+    /// The id of the contact in the inbox.
     pub source_id: String,
+    pub contact: HookContact,
     /// Whether it was given back to the bot, and not closed.
     pub to_bot: bool,
     /// When, in unix milliseconds, by the CRM's clock.
@@ -139,6 +182,7 @@ impl Release {
             account_id: number("/account/id").or_else(|| number("/messages/0/account_id")),
             inbox_id: number("/inbox_id"),
             source_id: text("/contact_inbox/source_id")?.to_owned(),
+            contact: HookContact::read(&event),
             to_bot,
             at_ms: event.get("updated_at").and_then(moment_ms).or(changed),
         })
@@ -158,6 +202,14 @@ impl AgentMessage {
     /// Whether it was written in the inbox of this link.
     pub fn is_for(&self, link: &CrmLink) -> bool {
         self.account_id == link.account_id && self.inbox_id == link.inbox_id
+    }
+
+    /// Whether it is told of anew so late that it is not known any more what became of it.
+    pub fn is_stale(&self, now_ms: u64) -> bool {
+        let age = self
+            .written_ms
+            .map_or(0, |at_ms| now_ms.saturating_sub(at_ms));
+        self.is_update && age > UPDATED_MS_MAX
     }
 
     /// Why it cannot be sent; the CRM shows it to the agent when the webhook is answered with an error.
@@ -195,8 +247,13 @@ pub fn parse(body: &[u8]) -> Option<AgentMessage> {
             .filter(|text| !text.is_empty())
     };
     let number = |pointer: &str| event.pointer(pointer).and_then(Value::as_u64);
-    let written_there = text("/event") == Some("message_created")
-        && matches!(text("/message_type"), Some("outgoing" | "template"))
+    let is_update = match text("/event") {
+        Some("message_created") => false,
+        // Retry is told as a change. Our own word that it failed is one as well, and carries the reason; Retry takes it away.
+        Some("message_updated") if text("/content_attributes/external_error").is_none() => true,
+        _ => return None,
+    };
+    let written_there = matches!(text("/message_type"), Some("outgoing" | "template"))
         && event.get("source_id").is_none_or(Value::is_null)
         && !flag("/private")
         && !flag("/content_attributes/external_echo")
@@ -208,9 +265,18 @@ pub fn parse(body: &[u8]) -> Option<AgentMessage> {
         account_id: number("/account/id")?,
         message_id: number("/id")?,
         inbox_id: number("/inbox/id").or_else(|| number("/conversation/inbox_id"))?,
+        conversation_id: number("/conversation/id"),
+        contact: event
+            .get("conversation")
+            .map(HookContact::read)
+            .unwrap_or_default(),
+        is_update,
         source_id: text("/conversation/contact_inbox/source_id")?.to_owned(),
         content: markdown::to_whatsapp(text("/content").unwrap_or_default()),
-        reply_to: text("/content_attributes/in_reply_to_external_id").map(str::to_owned),
+        reply_to: text("/content_attributes/in_reply_to_external_id")
+            .filter(|id| is_wamid(id))
+            .map(str::to_owned),
+        quotes: number("/content_attributes/in_reply_to"),
         attachments: event
             .get("attachments")
             .and_then(Value::as_array)
@@ -224,22 +290,33 @@ pub fn parse(body: &[u8]) -> Option<AgentMessage> {
     })
 }
 
-/// The command that sends it; the same message always gives the same id.
-pub fn command(link: &CrmLink, route: &Route, message: &AgentMessage, now_ms: u64) -> SendCommand {
-    let identity = format!(
+/// Whether an id is Meta's of a message.
+pub fn is_wamid(id: &str) -> bool {
+    id.starts_with("wamid.")
+}
+
+/// The command that sends it; the same attempt at the same message always gives the same id.
+pub fn command(
+    link: &CrmLink,
+    route: &Route,
+    message: &AgentMessage,
+    retries: u32,
+    now_ms: u64,
+) -> SendCommand {
+    let mut identity = format!(
         "{}/{}/{}/{}",
         link.tenant, link.id, message.account_id, message.message_id
     );
+    if retries > 0 {
+        identity.push_str(&format!("/again/{retries}"));
+    }
     SendCommand {
         id: format!("crm-{}", short_hash(identity.as_bytes())),
         tenant: link.tenant.clone(),
         phone_number_id: route.number.clone(),
         to: route.to.clone(),
         content: message.message(),
-        reply_to: message
-            .reply_to
-            .clone()
-            .filter(|id| id.starts_with("wamid.")),
+        reply_to: message.reply_to.clone(),
         origin: Origin::Agent {
             link: link.id.to_string(),
             message: message.message_id.to_string(),
@@ -251,7 +328,6 @@ pub fn command(link: &CrmLink, route: &Route, message: &AgentMessage, now_ms: u6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ackline_message::Recipient;
     use ackline_shared::ids::PhoneNumberId;
     use serde_json::json;
 
@@ -342,10 +418,10 @@ mod tests {
             number: PhoneNumberId::new("1065").unwrap(),
             to: to.clone(),
         };
-        let first = command(&link(), &route, &message, 1);
+        let first = command(&link(), &route, &message, 0, 1);
         assert_eq!(
             first.id,
-            command(&link(), &route, &message, 2).id,
+            command(&link(), &route, &message, 0, 2).id,
             "sent twice, stored once"
         );
         assert_eq!((first.tenant.as_str(), first.to), ("acme", to));
@@ -363,12 +439,13 @@ mod tests {
                 message: "42".into()
             }
         );
+        assert_ne!(first.id, command(&link(), &route, &message, 1, 1).id);
         let other = AgentMessage {
             message_id: 43,
             reply_to: Some("wamid.9".into()),
             ..message
         };
-        let other = command(&link(), &route, &other, 1);
+        let other = command(&link(), &route, &other, 0, 1);
         assert_ne!(first.id, other.id);
         assert_eq!(
             (first.reply_to, other.reply_to.as_deref()),
@@ -380,7 +457,7 @@ mod tests {
     fn our_own_echo_and_everything_else_is_left_alone() {
         let table = [
             ("/source_id", json!("wamid.1")),
-            ("/event", json!("message_updated")),
+            ("/event", json!("message_deleted")),
             ("/message_type", json!("incoming")),
             ("/message_type", json!("activity")),
             ("/private", json!(true)),
@@ -397,6 +474,41 @@ mod tests {
             );
         }
         assert_eq!(parse(b"not json"), None);
+    }
+
+    #[test]
+    fn what_an_agent_sends_again_is_told_from_our_own_word_that_it_failed() {
+        let updated = |attributes: Value| {
+            let mut event = event();
+            event["event"] = json!("message_updated");
+            event["content_attributes"] = attributes;
+            event["created_at"] = json!(1_796_025_600);
+            parse(event.to_string().as_bytes())
+        };
+        let again = updated(json!({})).unwrap();
+        assert!(again.is_update);
+        let week = 7 * 24 * 3600 * 1000;
+        assert!(!again.is_stale(1_796_025_600_000 + week));
+        assert!(again.is_stale(1_796_025_600_000 + week + 1));
+        assert_eq!(updated(json!({"external_error": "Not delivered"})), None);
+    }
+
+    #[test]
+    fn a_conversation_that_an_agent_began_is_with_the_contacts_phone() {
+        let mut event = event();
+        let begun = |event: &Value| {
+            let message = parse(event.to_string().as_bytes()).unwrap();
+            message.contact.address(&message.source_id)
+        };
+        event["conversation"]["contact_inbox"]["source_id"] =
+            json!("1b4e28ba-2fa1-41d2-883f-0016d3cca427");
+        assert_eq!(begun(&event), None);
+        event["conversation"]["meta"] = json!({"sender": {"id": 33, "identifier": "US.7"}});
+        assert_eq!(begun(&event).unwrap().user_id.as_deref(), Some("US.7"));
+        event["conversation"]["meta"]["sender"]["phone_number"] = json!("+15550009");
+        assert_eq!(begun(&event).unwrap().phone.as_deref(), Some("15550009"));
+        event["conversation"]["contact_inbox"]["source_id"] = json!("15550001");
+        assert_eq!(begun(&event).unwrap().phone.as_deref(), Some("15550001"));
     }
 
     #[test]

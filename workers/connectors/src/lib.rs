@@ -7,14 +7,17 @@
 
 pub mod answer;
 pub mod chatwoot;
+mod clean;
 pub mod entry;
+mod failed;
 pub mod hook;
+pub mod known;
 pub mod link;
 
 use ackline_egress::{ConcurrencyLimit, Egress};
 use ackline_engine::state::{BreakerSpec, Target};
 use ackline_engine::step::Step;
-use ackline_message::Record;
+use ackline_message::{Record, SendCommand};
 use ackline_runtime::job::{Job, Trouble, Verdict, Work};
 use ackline_runtime::platform::Platform;
 use ackline_shared::clock::now_ms;
@@ -24,9 +27,11 @@ use ackline_shared::meta;
 use ackline_shared::model::{CrmKind, CrmLink, Entity};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::stored;
-use ackline_shared::subjects::Pool;
+use ackline_shared::subjects::{Class, Pool};
 use chatwoot::Chatwoot;
-use entry::{CrmEntry, Person};
+use entry::{CrmEntry, Direction, FailedEntry, Person};
+use failed::WrittenThere;
+use known::{Fate, KnownMessage, KnownMessages};
 use link::{LinkedPeople, LinkedPerson, LinkedPersonError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -38,12 +43,21 @@ use std::time::Duration;
 const ACCOUNT_CONCURRENCY: usize = 4;
 /// Requests that one message may take.
 const REQUESTS_OF_AN_ATTEMPT: u32 = 4;
+/// The kind of a status that tells of a failure.
+const FAILED_STATUS: &str = "status.failed";
 
 /// A person's contact and conversation in a CRM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Thread {
     pub contact: u64,
     pub conversation: u64,
+}
+
+/// A message that stands in a CRM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Posted {
+    /// Its id there, where the CRM says it.
+    pub message: Option<u64>,
 }
 
 /// What a CRM has to be able to do.
@@ -60,13 +74,21 @@ pub trait Crm {
         &self,
         thread: Thread,
         entry: &CrmEntry,
-    ) -> impl Future<Output = Result<(), CrmError>> + Send;
+    ) -> impl Future<Output = Result<Posted, CrmError>> + Send;
 
-    /// Tells whether a message is among the latest of a conversation.
-    fn holds(
+    /// Finds a message among the latest of a conversation.
+    fn find(
         &self,
         thread: Thread,
         source_id: &str,
+    ) -> impl Future<Output = Result<Option<Posted>, CrmError>> + Send;
+
+    /// Shows at a message that it did not arrive, and why; false where the CRM cannot.
+    fn fail(
+        &self,
+        conversation: u64,
+        message: u64,
+        words: &str,
     ) -> impl Future<Output = Result<bool, CrmError>> + Send;
 
     /// Gives a contact the person's name, once it is known.
@@ -129,6 +151,7 @@ pub struct CrmSync {
     platform: Platform,
     egress: Egress,
     places: LinkedPeople,
+    known: KnownMessages,
     /// Longest time of one request.
     timeout: Duration,
     /// One creation at a time per person: two at once would fork their conversation.
@@ -139,10 +162,12 @@ impl CrmSync {
     /// Builds the job; a request may take this long.
     pub fn new(platform: Platform, egress: Egress, timeout: Duration) -> Self {
         let places = LinkedPeople::new(platform.buckets.sessions.clone());
+        let known = KnownMessages::new(platform.buckets.sessions.clone());
         Self {
             platform,
             egress,
             places,
+            known,
             timeout,
             openings: ConcurrencyLimit::new(timeout),
         }
@@ -157,6 +182,10 @@ impl Job for CrmSync {
     }
 
     fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
+        // Of statuses only a failure concerns an agent.
+        if head.family == Family::Update(Class::Status) && head.kind != FAILED_STATUS {
+            return Vec::new();
+        }
         let snapshot = self.platform.snapshot();
         let links = links(&snapshot, &head.tenant, head.phone.as_ref());
         links
@@ -166,11 +195,12 @@ impl Job for CrmSync {
     }
 
     async fn run(&self, work: &Work) -> Verdict {
-        let entry = match read(work) {
-            Ok(Some(entry)) => entry,
+        let news = match read(work) {
+            Ok(Some(news)) => news,
             Ok(None) => return Verdict::Idle,
             Err(reason) => return Verdict::dead(reason),
         };
+        let entry = news.entry();
         let (snapshot, name) = (self.platform.snapshot(), &work.target.name);
         let mut links = Snapshot::owned(&snapshot.crm_links, "crm", &work.head.tenant);
         let Some(link) = links.find(|link| link.id.as_str() == name && link.enabled) else {
@@ -179,10 +209,18 @@ impl Job for CrmSync {
             ));
         };
         let follows = link.phone_numbers.is_empty() || link.phone_numbers.contains(&entry.number);
+        if let News::Sent { command, wamid, .. } = &news
+            && let Some(written) = WrittenThere::in_link(link, command)
+        {
+            return match self.sent_there(link, &written, wamid).await {
+                Ok(()) => Verdict::Idle,
+                Err(error) => verdict(name, Err(error)),
+            };
+        }
         if !follows || !entry.audience.includes(&link.id) {
             return Verdict::Idle;
         }
-        let delivered = self.deliver(work, link, &entry).await;
+        let delivered = self.deliver(work, link, &news).await;
         if !matches!(
             delivered,
             Err(CrmError::Down(_) | CrmError::Unsure(_) | CrmError::Again { .. })
@@ -209,7 +247,7 @@ impl CrmSync {
     }
 
     /// Brings one message into one link, unless it is there.
-    async fn deliver(&self, work: &Work, link: &CrmLink, entry: &CrmEntry) -> Result<(), CrmError> {
+    async fn deliver(&self, work: &Work, link: &CrmLink, news: &News) -> Result<(), CrmError> {
         let (_, posted) = marks(link);
         if work.marks.has(&posted) {
             return Ok(());
@@ -226,7 +264,22 @@ impl CrmSync {
         match link.kind {
             CrmKind::Chatwoot => {
                 let crm = Chatwoot::new(&egress, link, &token, self.timeout)?;
-                self.bring(&crm, work, link, entry).await
+                self.tell(&crm, work, link, news).await
+            }
+        }
+    }
+
+    async fn tell(
+        &self,
+        crm: &impl Crm,
+        work: &Work,
+        link: &CrmLink,
+        news: &News,
+    ) -> Result<(), CrmError> {
+        match news {
+            News::Failed(failed) => self.failed(crm, work, link, failed).await,
+            News::Entry(entry) | News::Sent { entry, .. } => {
+                self.bring(crm, work, link, entry).await
             }
         }
     }
@@ -244,12 +297,13 @@ impl CrmSync {
         }
         let mut place = self.place(crm, link, entry).await?;
         if work.marks.has(&posting) {
-            match crm.holds(place.thread, &entry.source_id).await {
-                Ok(true) => {
+            match crm.find(place.thread, &entry.source_id).await {
+                Ok(Some(found)) => {
+                    self.remember(link, entry, place.thread, found).await?;
                     work.marks.set(posted.clone());
                     return Ok(());
                 }
-                Ok(false) | Err(CrmError::Gone) => {}
+                Ok(None) | Err(CrmError::Gone) => {}
                 Err(error) => return Err(error),
             }
         } else {
@@ -261,6 +315,7 @@ impl CrmSync {
                 });
             }
         }
+        let entry = &self.quoting(link, entry).await?;
         let mut result = crm.post(place.thread, entry).await;
         if matches!(result, Err(CrmError::Gone)) {
             self.places.forget(link, &place).await?;
@@ -272,11 +327,55 @@ impl CrmSync {
             result = crm.post(place.thread, entry).await;
         }
         match &result {
-            Ok(()) => work.marks.set(posted.clone()),
+            Ok(_) => work.marks.set(posted.clone()),
             Err(CrmError::Unsure(_)) => {}
             Err(_) => work.marks.clear(&posting),
         }
-        result
+        let stored = result?;
+        if let Err(error) = self.remember(link, entry, place.thread, stored).await {
+            // It stands in the CRM; a quote of it is worth less than a second copy.
+            tracing::debug!(tenant = %link.tenant, link = %link.id, %error, "a message of the CRM is not remembered");
+        }
+        Ok(())
+    }
+
+    /// The entry with the CRM's own id of the message it quotes, where that is known.
+    async fn quoting(&self, link: &CrmLink, entry: &CrmEntry) -> Result<CrmEntry, CrmError> {
+        let quoted = match &entry.in_reply_to {
+            Some(wamid) => self.known.of_id(link, wamid).await?,
+            None => None,
+        };
+        Ok(CrmEntry {
+            quotes: quoted.map(|quoted| quoted.message),
+            ..entry.clone()
+        })
+    }
+
+    /// Remembers which message of the CRM is which of Meta's.
+    async fn remember(
+        &self,
+        link: &CrmLink,
+        entry: &CrmEntry,
+        thread: Thread,
+        posted: Posted,
+    ) -> Result<(), CrmError> {
+        let Some(message) = posted
+            .message
+            .filter(|_| entry.direction != Direction::Note)
+        else {
+            return Ok(());
+        };
+        let known = KnownMessage {
+            message,
+            conversation: thread.conversation,
+            part: 0,
+            wamid: Some(entry.source_id.clone()),
+            command: None,
+            fate: Fate::Sent,
+            retries: 0,
+            written_ms: 0,
+        };
+        Ok(self.known.save(link, &known).await?)
     }
 
     /// The person's place: remembered, or found again or created in the CRM and then remembered.
@@ -350,8 +449,32 @@ fn links<'a>(
     Snapshot::owned(&snapshot.crm_links, "crm", tenant).filter(follows)
 }
 
-/// The entry in a piece of work; `None` when a CRM has nothing to show of it.
-fn read(work: &Work) -> Result<Option<CrmEntry>, String> {
+/// What a piece of work tells a CRM.
+enum News {
+    /// Somebody wrote.
+    Entry(CrmEntry),
+    /// Meta took a message of ours.
+    Sent {
+        entry: CrmEntry,
+        command: Box<SendCommand>,
+        wamid: String,
+    },
+    /// A message of ours did not arrive.
+    Failed(Box<FailedEntry>),
+}
+
+impl News {
+    fn entry(&self) -> &CrmEntry {
+        match self {
+            Self::Entry(entry) | Self::Sent { entry, .. } => entry,
+            Self::Failed(failed) => &failed.note,
+        }
+    }
+}
+
+/// What a piece of work tells; `None` when a CRM has nothing to show of it.
+fn read(work: &Work) -> Result<Option<News>, String> {
+    let failed = |failed: Option<FailedEntry>| failed.map(Box::new).map(News::Failed);
     if work.head.family == Family::Record {
         return match stored::decode(&work.payload) {
             Ok(Record::ReplySent {
@@ -359,19 +482,31 @@ fn read(work: &Work) -> Result<Option<CrmEntry>, String> {
                 wamid,
                 known_as,
                 ..
-            }) => Ok(entry::of_reply(&command, &wamid, known_as.as_ref())),
+            }) => {
+                let entry = entry::of_reply(&command, &wamid, known_as.as_ref());
+                Ok(entry.map(|entry| News::Sent {
+                    entry,
+                    command,
+                    wamid,
+                }))
+            }
             Ok(Record::ReplyFailed {
                 command,
+                code,
                 reason,
                 ambiguous,
-                ..
-            }) => Ok(entry::of_failure(&command, &reason, ambiguous)),
+            }) => Ok(failed(entry::of_failure(
+                &command, code, &reason, ambiguous,
+            ))),
             Ok(_) => Ok(None),
             Err(error) => Err(format!("this is not a record: {error}")),
         };
     }
     let update = meta::read(&work.payload).map_err(|error| error.to_string())?;
-    Ok(entry::of_update(&update)?)
+    if work.head.family == Family::Update(Class::Status) {
+        return Ok(failed(entry::of_status(&update)));
+    }
+    Ok(entry::of_update(&update)?.map(News::Entry))
 }
 
 /// What follows for the message. What only a change of the configuration can mend waits for that.

@@ -6,7 +6,7 @@
 
 use super::Thread;
 use super::entry::Person;
-use ackline_message::Recipient;
+use ackline_message::{Recipient, is_phone, is_user_id};
 use ackline_shared::ids::PhoneNumberId;
 use ackline_shared::model::CrmLink;
 use ackline_shared::registry::Snapshot;
@@ -89,6 +89,14 @@ impl LinkedPerson {
         })
     }
 
+    /// Where the person is reached.
+    pub fn recipient(&self) -> Recipient {
+        Recipient {
+            user_id: self.user_id.clone(),
+            phone: self.phone.clone(),
+        }
+    }
+
     fn ids(&self) -> impl Iterator<Item = &str> {
         let source = self.source_id.as_str();
         let others = self
@@ -110,13 +118,13 @@ pub struct Route {
 }
 
 impl Route {
-    /// The way back along a remembered place; without one, from the only number the link follows to the source
-    /// id itself. `None` when several numbers could be meant.
+    /// The way back along a remembered place; without one, from the only number the link follows to the person's
+    /// address. `None` when several numbers could be meant.
     pub fn back(
         snapshot: &Snapshot,
         link: &CrmLink,
         place: Option<&LinkedPerson>,
-        source_id: &str,
+        to: &Recipient,
     ) -> Option<Self> {
         let follows = |number: &PhoneNumberId| {
             let owned = snapshot
@@ -126,13 +134,9 @@ impl Route {
             owned && (link.phone_numbers.is_empty() || link.phone_numbers.contains(number))
         };
         if let Some(place) = place.filter(|place| follows(&place.number)) {
-            let to = Recipient {
-                user_id: place.user_id.clone(),
-                phone: place.phone.clone(),
-            };
             return Some(Self {
                 number: place.number.clone(),
-                to,
+                to: place.recipient(),
             });
         }
         let mut numbers = snapshot
@@ -142,25 +146,27 @@ impl Route {
         let number = numbers.next()?.clone();
         numbers.next().is_none().then(|| Self {
             number,
-            to: recipient(source_id),
+            to: to.clone(),
         })
     }
 }
 
-/// A source id of ours is a phone number in digits or else a business-scoped user id.
-fn recipient(source_id: &str) -> Recipient {
-    let digits = source_id.trim_start_matches('+');
-    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        Recipient {
-            user_id: None,
-            phone: Some(digits.to_owned()),
-        }
-    } else {
-        Recipient {
-            user_id: Some(source_id.to_owned()),
+/// Reads an address: a phone number, in digits or as people write it, or a business-scoped user id.
+///
+/// Anything else, such as the random id of a conversation that was begun in the CRM, is none.
+pub fn address(text: &str) -> Option<Recipient> {
+    if is_user_id(text) {
+        return Some(Recipient {
+            user_id: Some(text.to_owned()),
             phone: None,
-        }
+        });
     }
+    let is_punctuation = |c: char| c.is_whitespace() || "+-().".contains(c);
+    let digits: String = text.chars().filter(|c| !is_punctuation(*c)).collect();
+    is_phone(&digits).then_some(Recipient {
+        user_id: None,
+        phone: Some(digits),
+    })
 }
 
 /// The memory could not be read or written.
@@ -169,6 +175,12 @@ fn recipient(source_id: &str) -> Recipient {
 pub struct LinkedPersonError {
     verb: &'static str,
     reason: String,
+}
+
+impl LinkedPersonError {
+    pub(super) fn new(verb: &'static str, reason: String) -> Self {
+        Self { verb, reason }
+    }
 }
 
 /// The memory of all places; cheap to clone.
@@ -354,9 +366,9 @@ mod tests {
             &number("11"),
             0,
         );
-        let back = |link: &CrmLink, place: Option<&LinkedPerson>| {
-            Route::back(&snapshot, link, place, "1555")
-        };
+        let to = address("15550001").unwrap();
+        let back =
+            |link: &CrmLink, place: Option<&LinkedPerson>| Route::back(&snapshot, link, place, &to);
 
         let known = back(&link(json!([])), Some(&place)).unwrap();
         assert_eq!(known.number, number("11"));
@@ -379,12 +391,25 @@ mod tests {
             None,
             "another tenant's number sends nothing"
         );
-        assert_eq!(
-            recipient("US.1"),
-            Recipient {
-                user_id: Some("US.1".into()),
-                phone: None
-            }
-        );
+        assert_eq!(only.to.phone.as_deref(), Some("15550001"));
+    }
+
+    #[test]
+    fn only_a_phone_number_or_a_user_id_is_an_address() {
+        let phone = |text: &str| address(text).and_then(|to| to.phone);
+        for text in ["15550001", "+15550001", "+1 (555) 00-01"] {
+            assert_eq!(phone(text).as_deref(), Some("15550001"), "{text}");
+        }
+        let user = address("US.1").unwrap();
+        assert_eq!((user.user_id.as_deref(), user.phone), (Some("US.1"), None));
+        for text in [
+            "1b4e28ba-2fa1-41d2-883f-0016d3cca427",
+            "12345678-1234-1234-1234-123456789012",
+            "ana@shop.example",
+            "",
+            "contact_33",
+        ] {
+            assert_eq!(address(text), None, "{text}");
+        }
     }
 }

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+use ackline_connectors::known::KnownMessage;
 use ackline_connectors::link::LinkedPerson;
 use ackline_flow::session::{Session, SessionError};
 use ackline_message::{Record, SendCommand};
@@ -57,6 +58,7 @@ fn commands_and_records_are_read_whichever_version_wrote_them() {
 fn what_is_remembered_of_a_conversation_is_read_whichever_version_wrote_it() {
     check::<Conversation>("conversation");
     check::<LinkedPerson>("crm_place");
+    check::<KnownMessage>("crm_message");
 }
 
 #[test]

@@ -461,8 +461,27 @@ impl Helpdesk {
             && !(message.status == "read" && status == "delivered")
         {
             status.clone_into(&mut message.status);
+            let error = body.get("external_error").filter(|_| status == "failed");
+            if let Some(attributes) = message.content_attributes.as_object_mut() {
+                match error {
+                    Some(error) => attributes.insert("external_error".to_owned(), error.clone()),
+                    None => attributes.remove("external_error"),
+                };
+            }
         }
         Ok(message.show())
+    }
+
+    /// What an agent does who sends a failed message again: it is as if it had never failed.
+    pub fn retry(&mut self, id: u64) -> Option<Message> {
+        let message = self.messages.get_mut(&id)?;
+        "sent".clone_into(&mut message.status);
+        message.content_attributes = json!({});
+        Some(message.clone())
+    }
+
+    pub fn message(&self, id: u64) -> Option<Message> {
+        self.messages.get(&id).cloned()
     }
 
     /// The webhook that tells of a message: its own fields on top, types as words.

@@ -29,6 +29,9 @@ pub struct Memory {
     /// Method and path of every request.
     pub calls: Vec<String>,
     pub faults: VecDeque<(&'static str, Fault)>,
+    /// Whether it is of a version that takes the status of a message, and which it was given.
+    pub takes_status: bool,
+    pub statuses: Vec<(String, Value)>,
 }
 
 #[derive(Clone, Default)]
@@ -150,6 +153,10 @@ impl Memory {
                 (200, json!({"meta": {}, "payload": own.collect::<Vec<_>>()}))
             }
             ("POST", ["conversations", id, "messages"]) => self.message(id, body),
+            ("PATCH", ["conversations", _, "messages", id]) if self.takes_status => {
+                self.statuses.push(((*id).to_owned(), body));
+                (200, json!({}))
+            }
             _ => (404, json!({})),
         }
     }

@@ -135,6 +135,66 @@ fn sent(wamid: &str, origin: Origin) -> Work {
     )
 }
 
+fn agent(message: u64) -> Origin {
+    Origin::Agent {
+        link: "desk".into(),
+        message: message.to_string(),
+    }
+}
+
+/// A status of Meta's that a message failed.
+fn failed(wamid: &str, command: &str) -> Work {
+    let status = json!({"id": wamid, "status": "failed", "recipient_user_id": "US.1", "recipient_id": "15550001",
+        "biz_opaque_callback_data": command, "errors": [{"code": 131_047, "title": "Re-engagement message"}]});
+    let value = json!({"metadata": {"phone_number_id": NUMBER}, "statuses": [status]});
+    let envelope =
+        json!({"entry": [{"id": "W", "changes": [{"field": "messages", "value": value}]}]});
+    work(Family::Update(Class::Status), "status.failed", &envelope)
+}
+
+/// What Chatwoot tells of a message that an agent wrote.
+fn hook(message: u64, more: Value) -> Value {
+    let mut hook = json!({
+        "event": "message_created", "id": message, "content": "Hello", "message_type": "outgoing", "private": false,
+        "source_id": null, "content_attributes": {}, "account": {"id": ACCOUNT}, "inbox": {"id": INBOX},
+        "conversation": {"id": 55, "contact_inbox": {"source_id": "15550001"}},
+    });
+    let fields = hook.as_object_mut().unwrap();
+    fields.extend(more.as_object().unwrap().clone());
+    hook
+}
+
+impl Stand {
+    /// The command that a webhook of Chatwoot's becomes.
+    async fn hears(&self, hook: &Value) -> Result<Option<SendCommand>, String> {
+        let link = self.platform.snapshot().crm_links["crm.acme.desk"].clone();
+        let body = hook.to_string().into_bytes();
+        let arrived = Arrived {
+            timestamp: None,
+            signature: None,
+            body: &body,
+        };
+        let rest = Duration::from_secs(60);
+        let asked = answer::read(&self.platform, &link, arrived, rest, 1).await;
+        asked
+            .map(|asked| asked.command)
+            .map_err(|error| error.to_string())
+    }
+
+    /// Tells the job that Meta took a command.
+    async fn sends(&self, command: &SendCommand, wamid: &str) {
+        let record = Record::ReplySent {
+            command: Box::new(command.clone()),
+            wamid: wamid.into(),
+            attempts: 1,
+            known_as: None,
+        };
+        let record = serde_json::to_value(record).unwrap();
+        let work = work(Family::Record, Record::REPLY_SENT, &record);
+        assert_eq!(self.job.run(&work).await, Verdict::Idle);
+    }
+}
+
 fn api() -> Origin {
     Origin::Api {
         key: "k".into(),
@@ -269,11 +329,10 @@ async fn a_message_whose_answer_was_lost_is_looked_for_before_it_is_posted_again
 #[tokio::test]
 async fn what_an_agent_wrote_there_is_not_posted_back() {
     let stand = Stand::new().await;
-    let agent = Origin::Agent {
-        link: "desk".into(),
-        message: "42".into(),
-    };
-    assert_eq!(stand.job.run(&sent("wamid.1", agent)).await, Verdict::Idle);
+    assert_eq!(
+        stand.job.run(&sent("wamid.1", agent(42))).await,
+        Verdict::Idle
+    );
     assert!(stand.fake.take_calls().is_empty());
     let elsewhere = Origin::Agent {
         link: "other-desk".into(),
@@ -287,22 +346,7 @@ async fn what_an_agent_wrote_there_is_not_posted_back() {
 async fn an_agents_answer_takes_the_way_back_and_its_failure_is_noted_for_the_agent_alone() {
     let stand = Stand::new().await;
     stand.done(&incoming("wamid.1", &ana(), "hi")).await;
-    let hook = json!({
-        "event": "message_created", "id": 42, "content": "Hello", "message_type": "outgoing", "private": false,
-        "source_id": null, "account": {"id": ACCOUNT}, "inbox": {"id": INBOX},
-        "conversation": {"contact_inbox": {"source_id": "15550001"}},
-    });
-    let link = stand.platform.snapshot().crm_links["crm.acme.desk"].clone();
-    let body = hook.to_string().into_bytes();
-    let arrived = Arrived {
-        timestamp: None,
-        signature: None,
-        body: &body,
-    };
-    let asked = answer::read(&stand.platform, &link, arrived, Duration::from_secs(60), 1)
-        .await
-        .unwrap();
-    let command = asked.command.unwrap();
+    let command = stand.hears(&hook(42, json!({}))).await.unwrap().unwrap();
     assert_eq!(command.phone_number_id.as_str(), NUMBER);
     let both = Recipient {
         user_id: Some("US.1".into()),
@@ -331,7 +375,7 @@ async fn an_agents_answer_takes_the_way_back_and_its_failure_is_noted_for_the_ag
     );
     assert_eq!(
         note["content"],
-        "Not sent to WhatsApp: the window is closed"
+        "Not sent to WhatsApp: the window is closed (code 131047)"
     );
     assert_eq!(memory.conversations.len(), 1);
 }
@@ -429,4 +473,175 @@ async fn what_another_responder_answers_is_a_note_where_there_is_a_conversation_
         .map(|(_, message)| message["private"].clone())
         .collect();
     assert_eq!(private, [json!(false), json!(true)]);
+}
+
+#[tokio::test]
+async fn a_failure_that_a_status_tells_stands_at_the_message_or_in_a_note() {
+    let words = "Not delivered by WhatsApp: Re-engagement message (code 131047)";
+    for takes_status in [true, false] {
+        let stand = Stand::new().await;
+        stand.fake.memory().takes_status = takes_status;
+        stand.done(&incoming("wamid.1", &ana(), "hi")).await;
+        let answer = stand.hears(&hook(42, json!({}))).await.unwrap().unwrap();
+        stand.sends(&answer, "wamid.2").await;
+        stand.done(&sent("wamid.3", api())).await;
+        stand.done(&failed("wamid.2", &answer.id)).await;
+        stand.done(&failed("wamid.3", "cmd-1")).await;
+        let memory = stand.fake.memory();
+        let notes = memory
+            .messages
+            .iter()
+            .filter(|(_, one)| one["private"] == true);
+        let notes: Vec<&Value> = notes.map(|(_, one)| &one["content"]).collect();
+        if takes_status {
+            let status = json!({"status": "failed", "external_error": words});
+            let expected = [("42".to_owned(), status.clone()), ("2".to_owned(), status)];
+            assert_eq!(memory.statuses, expected);
+            assert!(notes.is_empty());
+        } else {
+            assert_eq!(notes, [words, words]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failure_of_what_another_program_sent_and_other_statuses_are_nobodys() {
+    let stand = Stand::new().await;
+    stand.done(&incoming("wamid.1", &ana(), "hi")).await;
+    stand.fake.take_calls();
+    stand
+        .done(&failed("wamid.elsewhere", "their own data"))
+        .await;
+    assert!(stand.fake.take_calls().is_empty());
+    let failed = failed("wamid.2", "crm-1").head;
+    assert_eq!(stand.job.targets(&failed).len(), 1);
+    let delivered = Head {
+        kind: "status.delivered".into(),
+        ..(*failed).clone()
+    };
+    assert!(stand.job.targets(&delivered).is_empty());
+}
+
+#[tokio::test]
+async fn quotes_find_their_message_both_ways() {
+    let stand = Stand::new().await;
+    stand.done(&incoming("wamid.before", &ana(), "hi")).await;
+    let of_person = json!({"content_attributes": {"in_reply_to": 1}});
+    let answer = stand.hears(&hook(42, of_person)).await.unwrap().unwrap();
+    assert_eq!(answer.reply_to.as_deref(), Some("wamid.before"));
+    stand.sends(&answer, "wamid.2").await;
+
+    let of_agent =
+        json!({"content_attributes": {"in_reply_to": 42, "in_reply_to_external_id": null}});
+    let second = stand.hears(&hook(43, of_agent)).await.unwrap().unwrap();
+    assert_eq!(second.reply_to.as_deref(), Some("wamid.2"));
+    let by_wamid =
+        json!({"content_attributes": {"in_reply_to": 7, "in_reply_to_external_id": "wamid.7"}});
+    let third = stand.hears(&hook(44, by_wamid)).await.unwrap().unwrap();
+    assert_eq!(third.reply_to.as_deref(), Some("wamid.7"));
+
+    let mut quoting = incoming("wamid.3", &ana(), "thanks");
+    let text = String::from_utf8(quoting.payload.to_vec()).unwrap();
+    quoting.payload = text.replace("wamid.before", "wamid.2").into();
+    stand.done(&quoting).await;
+    let memory = stand.fake.memory();
+    assert_eq!(
+        memory.messages[1].1["content_attributes"],
+        json!({"in_reply_to": 42})
+    );
+}
+
+#[tokio::test]
+async fn a_conversation_that_an_agent_began_reaches_the_person_whose_answer_comes_into_it() {
+    let stand = Stand::new().await;
+    let begun = |sender: Value| {
+        let conversation = json!({"id": 100, "contact_inbox": {"source_id": "1b4e28ba-2fa1-41d2-883f-0016d3cca427"},
+            "meta": {"sender": sender}});
+        hook(42, json!({"conversation": conversation}))
+    };
+    let refused = stand
+        .hears(&begun(json!({"id": 33, "name": "New Lead"})))
+        .await;
+    assert!(refused.unwrap_err().contains("phone number"));
+
+    let lead = json!({"id": 33, "name": "New Lead", "phone_number": "+15550001"});
+    let command = stand.hears(&begun(lead)).await.unwrap().unwrap();
+    assert_eq!(
+        (command.to.phone.as_deref(), command.to.user_id),
+        (Some("15550001"), None)
+    );
+    assert_eq!(command.phone_number_id.as_str(), NUMBER);
+    stand.fake.memory().conversations.push(json!({"id": 100}));
+    stand.done(&incoming("wamid.1", &ana(), "oh, hi")).await;
+    assert_eq!(
+        stand.fake.transcript(),
+        [line(100, "incoming", "oh, hi", "wamid.1")]
+    );
+}
+
+#[tokio::test]
+async fn retry_sends_what_failed_or_never_came_and_nothing_else() {
+    let stand = Stand::new().await;
+    stand.fake.memory().takes_status = true;
+    let again = |attributes: Value| {
+        hook(
+            42,
+            json!({"event": "message_updated", "content_attributes": attributes}),
+        )
+    };
+    // The first webhook never came through.
+    let first = stand.hears(&again(json!({}))).await.unwrap().unwrap();
+    let repeated = stand.hears(&again(json!({}))).await.unwrap().unwrap();
+    assert_eq!(
+        first.id, repeated.id,
+        "one message, however often it is told"
+    );
+    stand.sends(&first, "wamid.1").await;
+    assert_eq!(
+        stand.hears(&again(json!({}))).await,
+        Ok(None),
+        "it went out"
+    );
+
+    stand.done(&failed("wamid.1", &first.id)).await;
+    let echo = json!({"external_error": "Not delivered"});
+    assert_eq!(stand.hears(&again(echo)).await, Ok(None), "our own word");
+    let second = stand.hears(&again(json!({}))).await.unwrap().unwrap();
+    assert_ne!(second.id, first.id);
+    // A late word of the first attempt says nothing of the second.
+    stand.done(&failed("wamid.1", &first.id)).await;
+    assert_eq!(stand.fake.memory().statuses.len(), 1);
+
+    let given_up = |command: &SendCommand, ambiguous| {
+        let record = Record::ReplyFailed {
+            command: Box::new(command.clone()),
+            code: None,
+            reason: "no".into(),
+            ambiguous,
+        };
+        let record = serde_json::to_value(record).unwrap();
+        work(Family::Record, Record::REPLY_FAILED, &record)
+    };
+    stand.done(&given_up(&second, false)).await;
+    let third = stand.hears(&again(json!({}))).await.unwrap().unwrap();
+    assert_ne!(third.id, second.id);
+    stand.done(&given_up(&third, true)).await;
+    assert_eq!(
+        stand.hears(&again(json!({}))).await,
+        Ok(None),
+        "it may have arrived"
+    );
+}
+
+#[tokio::test]
+async fn no_control_character_reaches_the_crm() {
+    let stand = Stand::new().await;
+    let mut person = ana();
+    person["profile"]["name"] = json!("A\u{0}na");
+    stand
+        .done(&incoming("wamid.1", &person, "a\u{0}b\u{8}c"))
+        .await;
+    let memory = stand.fake.memory();
+    assert_eq!(memory.contacts[0]["name"], "Ana");
+    assert_eq!(memory.messages[0].1["content"], "abc");
 }
