@@ -115,6 +115,8 @@ pub struct CrmCall {
     /// The message's id outside the CRM.
     pub source_id: Option<String>,
     pub content: Option<String>,
+    /// How many files came with it.
+    pub files: usize,
     /// Whether a message with this source id was stored before.
     pub duplicate: bool,
 }

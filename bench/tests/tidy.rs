@@ -116,6 +116,7 @@ const CRATE_EDGES: &[(&str, &str, &[&str])] = &[
             "ackline-message",
             "ackline-runtime",
             "ackline-shared",
+            "ackline-whatsapp",
         ],
     ),
     (

@@ -13,18 +13,19 @@ use super::faults::Planned;
 use super::{CrmCall, Entry, Sink, lock};
 use ackline_shared::secret::Secret;
 use axum::body::{Bytes, to_bytes};
-use axum::extract::{OriginalUri, Path, Query, Request, State};
+use axum::extract::{FromRequest, Multipart, OriginalUri, Path, Query, Request, State};
+use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use helpdesk::{Helpdesk, Refused};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-const BODY_MAX: usize = 16 * 1024 * 1024;
+const BODY_MAX: usize = 48 * 1024 * 1024;
 
 /// How the stand-in is set up.
 #[derive(Debug, Clone)]
@@ -136,6 +137,7 @@ impl CrmCall {
             message_type: Some(message.message_type.as_str().to_owned()),
             source_id: message.source_id.clone(),
             content: Some(message.content.clone()),
+            files: message.files.len(),
             duplicate: false,
         }
     }
@@ -194,6 +196,7 @@ impl Call {
                 .as_ref()
                 .and_then(|(message, _)| message.source_id.clone()),
             content: seen.as_ref().map(|(message, _)| message.content.clone()),
+            files: seen.as_ref().map_or(0, |(message, _)| message.files.len()),
             duplicate: seen.as_ref().is_some_and(|(_, duplicate)| *duplicate),
         });
         if let Some(message) = changed {
@@ -303,6 +306,7 @@ async fn application(
     };
     let (head, body) = request.into_parts();
     let body = to_bytes(body, BODY_MAX).await.unwrap_or_default();
+    let body = fields(&head, body).await;
     let token = head
         .headers
         .get("api_access_token")
@@ -329,6 +333,33 @@ async fn application(
         path: uri.path().to_owned(),
     }
     .finish(outcome)
+}
+
+/// A form as the JSON it stands for: `attachments` lists its files, and other fields are texts or what they spell.
+async fn fields(head: &Parts, body: Bytes) -> Bytes {
+    let request = Request::from_parts(head.clone(), body.clone().into());
+    let Ok(mut form) = Multipart::from_request(request, &()).await else {
+        return body;
+    };
+    let (mut fields, mut files) = (Map::new(), Vec::new());
+    while let Ok(Some(field)) = form.next_field().await {
+        let name = field.name().unwrap_or_default().to_owned();
+        let file = field.file_name().map(str::to_owned);
+        let kind = field.content_type().map(str::to_owned);
+        let bytes = field.bytes().await.unwrap_or_default();
+        if name == "attachments[]" {
+            files.push(json!({"file_name": file, "content_type": kind, "file_size": bytes.len()}));
+            continue;
+        }
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let value = match name.as_str() {
+            "private" | "content_attributes" => serde_json::from_str(&text).unwrap_or_default(),
+            _ => Value::String(text),
+        };
+        fields.insert(name, value);
+    }
+    fields.insert("attachments".to_owned(), Value::Array(files));
+    Value::Object(fields).to_string().into()
 }
 
 fn route(

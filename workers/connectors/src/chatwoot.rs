@@ -4,7 +4,8 @@
 //! that already has this source id, and an inbox locked to a single conversation returns the one it has.
 //! Messages have no idempotency there, so whether one is stored can be asked by its source id.
 
-use super::entry::{CrmEntry, Direction, Person};
+use super::entry::{CrmEntry, CrmFile, Direction, Person};
+use super::form::Form;
 use super::{Crm, CrmError, Posted, Thread};
 use ackline_egress::{Egress, EgressAnswer, EgressRequest, Outcome};
 use ackline_runtime::job::{Trouble, TroubleKind};
@@ -151,6 +152,17 @@ impl<'a> Chatwoot<'a> {
         path: &[P],
         body: Option<&Value>,
     ) -> Result<EgressAnswer, CrmError> {
+        let body = body.map(|body| ("application/json".to_owned(), body.to_string().into()));
+        self.send(method, path, body.unwrap_or_default()).await
+    }
+
+    /// Makes a request with a body and its type.
+    async fn send<P: AsRef<str>>(
+        &self,
+        method: Method,
+        path: &[P],
+        (kind, body): (String, Bytes),
+    ) -> Result<EgressAnswer, CrmError> {
         let mut url = self.origin.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.clear().extend(path);
@@ -159,14 +171,17 @@ impl<'a> Chatwoot<'a> {
         if path.first().is_some_and(|first| first.as_ref() == "api") {
             headers.insert("api_access_token", self.token.clone());
         }
-        if body.is_some() {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(kind) = HeaderValue::from_str(&kind)
+            .ok()
+            .filter(|kind| !kind.is_empty())
+        {
+            headers.insert(CONTENT_TYPE, kind);
         }
         let request = EgressRequest {
             method,
             url: url.into(),
             headers,
-            body: body.map_or_else(Bytes::new, |body| body.to_string().into()),
+            body,
             timeout: self.timeout,
             response_bytes_max: ANSWER_BYTES_MAX,
         };
@@ -205,9 +220,16 @@ impl Crm for Chatwoot<'_> {
     async fn post(&self, thread: Thread, entry: &CrmEntry) -> Result<Posted, CrmError> {
         let conversation = thread.conversation.to_string();
         let path = self.account(&["conversations", &conversation, "messages"]);
-        let answer = self
-            .call(Method::POST, &path, Some(&message(entry)))
-            .await?;
+        let answer = match &entry.file {
+            Some(file) => {
+                self.send(Method::POST, &path, with_file(entry, file))
+                    .await?
+            }
+            None => {
+                self.call(Method::POST, &path, Some(&message(entry)))
+                    .await?
+            }
+        };
         let stored = in_conversation("messages", answer)?;
         Ok(Posted {
             message: id(&stored),
@@ -275,6 +297,24 @@ fn message(entry: &CrmEntry) -> Value {
         body.insert("content_attributes".into(), quoted);
     }
     Value::Object(body)
+}
+
+/// The message with a file: its fields are texts then, and the caption stands for what is read of it.
+fn with_file(entry: &CrmEntry, file: &CrmFile) -> (String, Bytes) {
+    let mut form = Form::new(rand::random());
+    let mut fields = message(entry);
+    if let Some(content) = fields.get_mut("content") {
+        *content = json!(entry.caption.as_deref().unwrap_or_default());
+    }
+    for (name, value) in fields.as_object().into_iter().flatten() {
+        match value {
+            Value::String(text) => form.text(name, text),
+            other => form.text(name, &other.to_string()),
+        }
+    }
+    form.file("attachments[]", file);
+    let (kind, body) = form.finish();
+    (kind, body.into())
 }
 
 /// The body of a good answer.

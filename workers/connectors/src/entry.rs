@@ -5,7 +5,9 @@ use ackline_message::command::is_id;
 use ackline_message::plain;
 use ackline_message::{Origin, Recipient, SendCommand};
 use ackline_shared::ids::{EntityId, PhoneNumberId};
+use ackline_shared::meta::incoming::Media;
 use ackline_shared::meta::{Body, Update};
+use bytes::Bytes;
 
 /// Chatwoot's own bound on a message is 150,000 characters.
 const CONTENT_CHARS_MAX: usize = 100_000;
@@ -107,6 +109,20 @@ impl Person {
     }
 }
 
+/// A file as a CRM gets it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CrmFile {
+    pub name: String,
+    pub mime_type: String,
+    pub bytes: Bytes,
+}
+
+impl std::fmt::Debug for CrmFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CrmFile({}, {} bytes)", self.mime_type, self.bytes.len())
+    }
+}
+
 /// One message as a CRM shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CrmEntry {
@@ -116,7 +132,14 @@ pub struct CrmEntry {
     pub person: Person,
     /// Meta's id of the message, or one of ours; marks it as known when the CRM reports it back.
     pub source_id: String,
+    /// What is read of it, where its file is not there.
     pub content: String,
+    /// The words beside its file.
+    pub caption: Option<String>,
+    /// The file it is about, at Meta.
+    pub media: Option<Media>,
+    /// The file itself, once it is fetched.
+    pub file: Option<CrmFile>,
     /// Meta's id of the message that it quotes.
     pub in_reply_to: Option<String>,
     /// The CRM's id of that message, where it is known.
@@ -174,6 +197,9 @@ pub fn of_update(update: &Update) -> Result<Option<CrmEntry>, &'static str> {
         person,
         source_id: clean::line(&message.id),
         content: bounded(text),
+        caption: message.content.text.as_deref().map(clean::text),
+        media: message.content.media.clone(),
+        file: None,
         opens,
         in_reply_to: message.content.context_id().map(clean::line),
         quotes: None,
@@ -197,6 +223,9 @@ pub fn of_reply(
         person: Person::new(&command.to, None)?.also(known_as),
         source_id: wamid.to_owned(),
         content: bounded(plain(&command.content)),
+        caption: None,
+        media: None,
+        file: None,
         in_reply_to: command.reply_to.clone(),
         quotes: None,
         audience,
@@ -250,6 +279,9 @@ pub fn of_failure(
             person: Person::new(&command.to, None)?,
             source_id: format!("failed:{}", command.id),
             content: words.clone(),
+            caption: None,
+            media: None,
+            file: None,
             in_reply_to: None,
             quotes: None,
             audience: Audience::Only(link.clone()),
@@ -288,6 +320,9 @@ pub fn of_status(update: &Update) -> Option<FailedEntry> {
             person: Person::new(&status.recipient, None)?,
             source_id: format!("failed:{wamid}"),
             content: words.clone(),
+            caption: None,
+            media: None,
+            file: None,
             in_reply_to: Some(wamid.clone()),
             quotes: None,
             audience: Audience::All,

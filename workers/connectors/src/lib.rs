@@ -10,6 +10,8 @@ pub mod chatwoot;
 mod clean;
 pub mod entry;
 mod failed;
+mod files;
+mod form;
 pub mod hook;
 pub mod known;
 pub mod link;
@@ -28,6 +30,7 @@ use ackline_shared::model::{CrmKind, CrmLink, Entity};
 use ackline_shared::registry::Snapshot;
 use ackline_shared::stored;
 use ackline_shared::subjects::{Class, Pool};
+use ackline_whatsapp::graph::Graph;
 use chatwoot::Chatwoot;
 use entry::{CrmEntry, Direction, FailedEntry, Person};
 use failed::WrittenThere;
@@ -38,6 +41,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// Requests to one CRM account at once.
 const ACCOUNT_CONCURRENCY: usize = 4;
@@ -152,6 +156,10 @@ pub struct CrmSync {
     egress: Egress,
     places: LinkedPeople,
     known: KnownMessages,
+    /// Where files are fetched; without it they stay words.
+    graph: Option<Graph>,
+    /// Files that may be held at once.
+    files: Semaphore,
     /// Longest time of one request.
     timeout: Duration,
     /// One creation at a time per person: two at once would fork their conversation.
@@ -168,9 +176,17 @@ impl CrmSync {
             egress,
             places,
             known,
+            graph: None,
+            files: Semaphore::new(files::FILES_MAX),
             timeout,
             openings: ConcurrencyLimit::new(timeout),
         }
+    }
+
+    /// The same with the files that people send.
+    pub fn with_files(mut self, graph: Graph) -> Self {
+        self.graph = Some(graph);
+        self
     }
 }
 
@@ -296,6 +312,9 @@ impl CrmSync {
             return Ok(());
         }
         let mut place = self.place(crm, link, entry).await?;
+        let entry = self.quoting(link, entry).await?;
+        let loaded = self.loaded(work, entry).await?;
+        let entry = &loaded.entry;
         if work.marks.has(&posting) {
             match crm.find(place.thread, &entry.source_id).await {
                 Ok(Some(found)) => {
@@ -315,8 +334,7 @@ impl CrmSync {
                 });
             }
         }
-        let entry = &self.quoting(link, entry).await?;
-        let mut result = crm.post(place.thread, entry).await;
+        let mut result = files::post(crm, place.thread, entry).await;
         if matches!(result, Err(CrmError::Gone)) {
             self.places.forget(link, &place).await?;
             if !entry.opens {
@@ -324,7 +342,7 @@ impl CrmSync {
                 return Ok(());
             }
             place = self.place(crm, link, entry).await?;
-            result = crm.post(place.thread, entry).await;
+            result = files::post(crm, place.thread, entry).await;
         }
         match &result {
             Ok(_) => work.marks.set(posted.clone()),

@@ -92,7 +92,9 @@ pub const SPECS: [PoolSpec; 5] = [
         askers: CrmSync::askers,
         start: |parts| {
             let (platform, egress) = (parts.host.platform.clone(), parts.egress.clone());
+            let graph = ackline_whatsapp::graph::Graph::new(parts.graph)?;
             let job = CrmSync::new(platform, egress, parts.settings.attempt_timeout);
+            let job = job.with_files(graph);
             Ok(run(job, parts))
         },
         target: Some(TargetKind {

@@ -82,8 +82,8 @@ pub enum SendError {
 /// The client; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Graph {
-    http: reqwest::Client,
-    base: String,
+    pub(crate) http: reqwest::Client,
+    pub(crate) base: String,
     host: String,
 }
 
@@ -176,7 +176,7 @@ impl Graph {
 }
 
 /// The error and its causes on one line, without the address.
-fn words(error: &reqwest::Error) -> String {
+pub(crate) fn words(error: &reqwest::Error) -> String {
     let mut out = if error.is_timeout() {
         "it took too long".to_owned()
     } else {

@@ -75,6 +75,8 @@ pub struct Message {
     pub content: String,
     /// The outside's id of it.
     pub source_id: Option<String>,
+    /// What is known of each of its files.
+    pub files: Vec<Value>,
     private: bool,
     content_attributes: Value,
     status: String,
@@ -93,7 +95,7 @@ impl Message {
             "id": self.id, "content": self.content, "conversation_id": self.conversation_id,
             "message_type": kind, "content_type": "text", "content_attributes": self.content_attributes,
             "private": self.private, "source_id": self.source_id, "status": self.status,
-            "created_at": self.created_s,
+            "created_at": self.created_s, "attachments": self.files,
         })
     }
 }
@@ -398,6 +400,11 @@ impl Helpdesk {
             message_type,
             content,
             source_id,
+            files: body
+                .get("attachments")
+                .and_then(Value::as_array)
+                .cloned()
+                .unwrap_or_default(),
             private: body
                 .get("private")
                 .and_then(Value::as_bool)
@@ -503,7 +510,7 @@ impl Helpdesk {
             "event": "message_created", "id": message.id, "content": message.content, "content_type": "text",
             "content_attributes": message.content_attributes, "additional_attributes": {},
             "message_type": message.message_type.as_str(), "private": message.private,
-            "source_id": message.source_id, "created_at": message.created_s, "sender": sender,
+            "source_id": message.source_id, "attachments": message.files, "created_at": message.created_s, "sender": sender,
             "inbox": {"id": self.inbox_id, "name": "WhatsApp"}, "account": {"id": account_id, "name": "Acme"},
             "conversation": conversation,
         })

@@ -32,6 +32,9 @@ pub struct Memory {
     /// Whether it is of a version that takes the status of a message, and which it was given.
     pub takes_status: bool,
     pub statuses: Vec<(String, Value)>,
+    /// Name, type and content of every file.
+    pub files: Vec<(String, String, String)>,
+    pub refuses_files: bool,
 }
 
 #[derive(Clone, Default)]
@@ -117,10 +120,15 @@ impl Memory {
         if path.starts_with("/api/") && header("api_access_token") != Some(TOKEN) {
             return (401, json!({}));
         }
-        if method != Method::GET && header("content-type") != Some("application/json") {
-            return (415, json!({}));
-        }
-        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let kind = header("content-type").unwrap_or_default();
+        let body = match kind.strip_prefix("multipart/form-data; boundary=") {
+            Some(_) if self.refuses_files => return (422, json!({})),
+            Some(boundary) => self.form(boundary, body),
+            None if method != Method::GET && kind != "application/json" => {
+                return (415, json!({}));
+            }
+            None => serde_json::from_slice(body).unwrap_or_default(),
+        };
         let account = format!("/api/v1/accounts/{ACCOUNT}/");
         let parts: Vec<&str> = path
             .strip_prefix(&account)
@@ -159,6 +167,37 @@ impl Memory {
             }
             _ => (404, json!({})),
         }
+    }
+
+    /// The fields of a form, with `private` and what it quotes as Rails reads them; files are kept.
+    fn form(&mut self, boundary: &str, body: &[u8]) -> Value {
+        let text = String::from_utf8_lossy(body).into_owned();
+        let mut fields = serde_json::Map::new();
+        for part in text.split(&format!("--{boundary}")) {
+            let Some((head, content)) = part.split_once("\r\n\r\n") else {
+                continue;
+            };
+            let content = content.strip_suffix("\r\n").unwrap_or(content);
+            let quoted = |name: &str| {
+                let (_, rest) = head.split_once(&format!(" {name}=\""))?;
+                Some(rest.split('"').next()?.to_owned())
+            };
+            let name = quoted("name").unwrap();
+            if let Some(filename) = quoted("filename") {
+                assert_eq!(name, "attachments[]");
+                let kind = head.split("Content-Type: ").nth(1).unwrap().trim();
+                self.files
+                    .push((filename, kind.to_owned(), content.to_owned()));
+                continue;
+            }
+            let value = match name.as_str() {
+                "private" | "content_attributes" => serde_json::from_str(content).unwrap(),
+                _ => json!(content),
+            };
+            fields.insert(name, value);
+        }
+        fields.insert("has_files".into(), json!(true));
+        Value::Object(fields)
     }
 
     fn contact(&mut self, body: &Value) -> (u16, Value) {
@@ -201,9 +240,10 @@ impl Memory {
         if !self.conversations.iter().any(|c| c["id"] == conversation) {
             return (404, json!({}));
         }
-        let content = body["content"]
-            .as_str()
-            .is_some_and(|content| !content.is_empty());
+        let content = body["has_files"] == true
+            || body["content"]
+                .as_str()
+                .is_some_and(|content| !content.is_empty());
         if !content || !body["content_type"].is_null() {
             return (422, json!({}));
         }

@@ -16,6 +16,12 @@ use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId, UpdateId};
 use ackline_shared::subjects::{Class, Partition};
 use ackline_shared::testing::NatsServer;
+use ackline_whatsapp::graph::{Graph, GraphSettings};
+use axum::extract::Path;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -644,4 +650,95 @@ async fn no_control_character_reaches_the_crm() {
     let memory = stand.fake.memory();
     assert_eq!(memory.contacts[0]["name"], "Ana");
     assert_eq!(memory.messages[0].1["content"], "abc");
+}
+
+/// Meta with one file, `9`, whose address takes the number's token alone; `404` is gone and `503` busy.
+async fn meta() -> Graph {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let file = format!("{url}/file");
+    let metadata = async move |Path(id): Path<String>| match id.as_str() {
+        "9" => Json(json!({"url": file, "mime_type": "image/jpeg; x=1", "file_size": 4}))
+            .into_response(),
+        "10" => Json(json!({"url": file, "mime_type": "video/mp4", "file_size": 99 << 20}))
+            .into_response(),
+        "404" => StatusCode::NOT_FOUND.into_response(),
+        _ => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    };
+    let bytes = async |headers: HeaderMap| match headers["authorization"].to_str() {
+        Ok("Bearer t") => "JPEG".into_response(),
+        _ => StatusCode::UNAUTHORIZED.into_response(),
+    };
+    let router = Router::new()
+        .route("/v26.0/{id}", get(metadata))
+        .route("/file", get(bytes));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let settings = GraphSettings {
+        url,
+        version: "v26.0".into(),
+    };
+    Graph::new(&settings).unwrap()
+}
+
+fn picture(wamid: &str, id: &str, caption: Option<&str>) -> Work {
+    let mut image = json!({"id": id, "mime_type": "image/jpeg"});
+    if let Some(caption) = caption {
+        image["caption"] = json!(caption);
+    }
+    let mut work = incoming(wamid, &ana(), "");
+    let mut payload: Value = serde_json::from_slice(&work.payload).unwrap();
+    payload["entry"][0]["changes"][0]["value"]["messages"][0] =
+        json!({"id": wamid, "type": "image", "image": image});
+    work.payload = payload.to_string().into();
+    work
+}
+
+#[tokio::test]
+async fn the_file_of_a_message_stands_in_the_crm() {
+    let mut stand = Stand::new().await;
+    stand.job = stand.job.with_files(meta().await);
+    stand.done(&picture("wamid.1", "9", Some("Look"))).await;
+    stand.done(&picture("wamid.2", "9", None)).await;
+    let jpeg = ("image.jpg".into(), "image/jpeg".into(), "JPEG".into());
+    let memory = stand.fake.memory();
+    assert_eq!(memory.files, [jpeg.clone(), jpeg]);
+    let contents: Vec<&Value> = memory
+        .messages
+        .iter()
+        .map(|(_, one)| &one["content"])
+        .collect();
+    assert_eq!(contents, ["Look", ""]);
+    assert_eq!(memory.messages[0].1["source_id"], "wamid.1");
+    assert_eq!(memory.messages[0].1["private"], false);
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_had_is_told_in_words() {
+    let mut stand = Stand::new().await;
+    stand.job = stand.job.with_files(meta().await);
+    stand.done(&picture("wamid.1", "404", Some("Look"))).await;
+    stand.done(&picture("wamid.2", "10", None)).await;
+    let mut busy = picture("wamid.3", "503", None);
+    let verdict = stand.job.run(&busy).await;
+    assert!(matches!(verdict, Verdict::Retry { .. }), "{verdict:?}");
+    busy.last_attempt = true;
+    stand.done(&busy).await;
+    stand.fake.memory().refuses_files = true;
+    stand.done(&picture("wamid.4", "9", Some("Look"))).await;
+    let memory = stand.fake.memory();
+    assert!(memory.files.is_empty());
+    let contents: Vec<&Value> = memory
+        .messages
+        .iter()
+        .map(|(_, one)| &one["content"])
+        .collect();
+    assert_eq!(
+        contents,
+        [
+            "[image] Look (the file is not here: Meta answered 404)",
+            "[image] (the file is not here: it is larger than 24 MiB)",
+            "[image] (the file is not here: Meta answered 503)",
+            "[image] Look (the CRM did not take the file)",
+        ]
+    );
 }
