@@ -373,6 +373,12 @@ const PLACES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "asks",
+        "workers/pools/src/replies/files.rs",
+        "the address that the CRM of the head's tenant named, and what is allowed to the tenant",
+        "an_agents_file_is_fetched_uploaded_and_sent_by_its_id",
+    ),
+    (
+        "asks",
         "workers/pools/src/relay/mod.rs",
         "the relay's tenant and what is allowed to it",
         "a_name_that_resolves_to_a_private_address_is_refused_unless_listed",

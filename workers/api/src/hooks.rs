@@ -72,11 +72,11 @@ async fn taken(app: &App, link: &CrmLink, request: Request) -> Result<Json<Value
             }
         }
     }
-    match asked.command {
-        Some(command) => {
-            queue(app, Lane::Live, &command).await?;
-            Ok(Json(json!({"id": command.id})))
-        }
+    for command in &asked.commands {
+        queue(app, Lane::Live, command).await?;
+    }
+    match asked.commands.first() {
+        Some(command) => Ok(Json(json!({"id": command.id}))),
         None => Ok(Json(json!({}))),
     }
 }

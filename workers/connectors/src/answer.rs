@@ -4,11 +4,11 @@
 //! same and is stored once.
 
 use super::Thread;
-use super::hook::{self, AgentMessage, HookContact, HookError, Release, is_wamid};
+use super::hook::{self, AgentMessage, HookContact, HookError, Part, Release, is_wamid};
 use super::known::{Attempt, Fate, KnownMessage, KnownMessages};
 use super::link::{LinkedPeople, LinkedPerson, LinkedPersonError, Route};
 use ackline_message::check_command;
-use ackline_message::{Recipient, SendCommand};
+use ackline_message::{Content, Recipient, SendCommand};
 use ackline_runtime::conversation::Event;
 use ackline_runtime::platform::Platform;
 use ackline_shared::ids::PhoneNumberId;
@@ -49,7 +49,8 @@ const A_GROUP: &str = "this is a WhatsApp group, and groups are not written to f
 /// What a webhook asks for.
 #[derive(Debug, Default)]
 pub struct Asked {
-    pub command: Option<SendCommand>,
+    /// The messages that are sent, in order.
+    pub commands: Vec<SendCommand>,
     /// What it says of whose a conversation is: of a number with a person.
     pub turn: Option<(PhoneNumberId, Recipient, Event)>,
 }
@@ -92,11 +93,11 @@ async fn written(
     rest: Duration,
     now_ms: u64,
 ) -> Result<Asked, AnswerError> {
-    let messages = KnownMessages::new(platform.buckets.sessions.clone());
-    let known = messages.of_message(link, message.message_id, 0).await?;
-    let Attempt::Send(retries) = Attempt::choose(message.is_update, known.as_ref()) else {
+    let known = KnownMessages::new(platform.buckets.sessions.clone());
+    let parts = due(&known, link, &message).await?;
+    if parts.is_empty() {
         return Ok(Asked::default());
-    };
+    }
     if let Some(words) = message.refusal() {
         return Err(AnswerError::Unsendable(words));
     }
@@ -105,24 +106,28 @@ async fn written(
         return Err(AnswerError::Unsendable(A_GROUP.to_owned()));
     }
     if let (None, Some(quoted)) = (&message.reply_to, message.quotes) {
-        let quoted = messages.of_message(link, quoted, 0).await?;
+        let quoted = known.of_message(link, quoted, 0).await?;
         message.reply_to = quoted
             .and_then(|quoted| quoted.wamid)
             .filter(|id| is_wamid(id));
     }
-    let command = hook::command(link, &route, &message, retries, now_ms);
-    check_command(&command).map_err(|refused| AnswerError::Unsendable(refused.to_string()))?;
-    let on_its_way = KnownMessage {
-        message: message.message_id,
-        conversation: message.conversation_id.unwrap_or_default(),
-        part: 0,
-        wamid: None,
-        command: Some(command.id.clone()),
-        fate: Fate::Pending,
-        retries,
-        written_ms: now_ms,
-    };
-    messages.save(link, &on_its_way).await?;
+    let mut commands = Vec::with_capacity(parts.len());
+    for (part, content) in parts {
+        let command = hook::command(link, &route, &message, (part, content), now_ms);
+        check_command(&command).map_err(|refused| AnswerError::Unsendable(refused.to_string()))?;
+        commands.push(command.clone());
+        let on_its_way = KnownMessage {
+            message: message.message_id,
+            conversation: message.conversation_id.unwrap_or_default(),
+            part: part.number,
+            wamid: None,
+            command: Some(command.id),
+            fate: Fate::Pending,
+            retries: part.retries,
+            written_ms: now_ms,
+        };
+        known.save(link, &on_its_way).await?;
+    }
     let turn = message.by_person.then(|| {
         let at_ms = message
             .written_ms
@@ -137,10 +142,23 @@ async fn written(
             },
         )
     });
-    Ok(Asked {
-        command: Some(command),
-        turn,
-    })
+    Ok(Asked { commands, turn })
+}
+
+/// Which of the messages that an agent's message becomes are to be sent, by what is known of each.
+async fn due(
+    known: &KnownMessages,
+    link: &CrmLink,
+    message: &AgentMessage,
+) -> Result<Vec<(Part, Content)>, LinkedPersonError> {
+    let mut due = Vec::new();
+    for (number, content) in (0..).zip(message.messages()) {
+        let before = known.of_message(link, message.message_id, number).await?;
+        if let Attempt::Send(retries) = Attempt::choose(message.is_update, before.as_ref()) {
+            due.push((Part { number, retries }, content));
+        }
+    }
+    Ok(due)
 }
 
 /// The way to the person of a conversation. One that an agent began is remembered, so that the person's answer comes
@@ -196,7 +214,7 @@ async fn released(
         to_bot: release.to_bot,
     };
     Ok(Asked {
-        command: None,
+        commands: Vec::new(),
         turn: Some((route.number, route.to, event)),
     })
 }

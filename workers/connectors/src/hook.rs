@@ -5,6 +5,7 @@
 //! need not be this one. Chatwoot sends a message once or more and in any order; the command's id makes
 //! repeats one.
 
+use super::attachment::{self, Attachment};
 use super::link::{Route, address};
 use ackline_message::markdown;
 use ackline_message::{Content, Origin, Recipient, SendCommand};
@@ -120,8 +121,8 @@ pub struct AgentMessage {
     pub reply_to: Option<String>,
     /// The CRM's id of the message it quotes.
     pub quotes: Option<u64>,
-    /// How many files it carries.
-    pub attachments: usize,
+    /// The files it carries.
+    pub attachments: Vec<Attachment>,
     /// Whether a person wrote it, and no automation.
     pub by_person: bool,
     /// When it was written, in unix milliseconds, by the CRM's clock.
@@ -214,20 +215,22 @@ impl AgentMessage {
 
     /// Why it cannot be sent; the CRM shows it to the agent when the webhook is answered with an error.
     pub fn refusal(&self) -> Option<String> {
-        if self.attachments > 0 {
-            let words =
-                "files from the CRM are not sent to WhatsApp yet; send the text without them";
+        if self.attachments.iter().any(|file| file.kind.is_none()) {
+            let words = "WhatsApp gets text, images, voice, video and documents from here; send it without the rest";
             return Some(words.to_owned());
         }
-        let refused = Unsendable::unless_none(&check(&self.message())).err()?;
-        Some(refused.to_string())
+        let has_files = !self.attachments.is_empty();
+        let texts = self.messages().into_iter();
+        let texts = texts.filter(|content| !has_files || content.as_file().is_none());
+        texts
+            .filter_map(|content| Unsendable::unless_none(&check(&content)).err())
+            .map(|refused| refused.to_string())
+            .next()
     }
 
-    fn message(&self) -> Content {
-        Content::Text {
-            body: self.content.clone(),
-            preview_url: true,
-        }
+    /// The messages it becomes, in order.
+    pub fn messages(&self) -> Vec<Content> {
+        attachment::messages(&self.content, &self.attachments)
     }
 }
 
@@ -277,10 +280,7 @@ pub fn parse(body: &[u8]) -> Option<AgentMessage> {
             .filter(|id| is_wamid(id))
             .map(str::to_owned),
         quotes: number("/content_attributes/in_reply_to"),
-        attachments: event
-            .get("attachments")
-            .and_then(Value::as_array)
-            .map_or(0, Vec::len),
+        attachments: Attachment::all_of(&event),
         by_person: text("/message_type") == Some("outgoing")
             && text("/sender/type") == Some("user")
             && event
@@ -295,28 +295,39 @@ pub fn is_wamid(id: &str) -> bool {
     id.starts_with("wamid.")
 }
 
-/// The command that sends it; the same attempt at the same message always gives the same id.
+/// Which attempt at which of the messages that an agent's message becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Part {
+    /// Which message, from 0.
+    pub number: u32,
+    /// How often it was sent again.
+    pub retries: u32,
+}
+
+/// The command that sends one of its messages; the same attempt at the same message always gives the same id.
 pub fn command(
     link: &CrmLink,
     route: &Route,
     message: &AgentMessage,
-    retries: u32,
+    (part, content): (Part, Content),
     now_ms: u64,
 ) -> SendCommand {
     let mut identity = format!(
         "{}/{}/{}/{}",
         link.tenant, link.id, message.account_id, message.message_id
     );
-    if retries > 0 {
-        identity.push_str(&format!("/again/{retries}"));
+    for (name, number) in [("part", part.number), ("again", part.retries)] {
+        if number > 0 {
+            identity.push_str(&format!("/{name}/{number}"));
+        }
     }
     SendCommand {
         id: format!("crm-{}", short_hash(identity.as_bytes())),
         tenant: link.tenant.clone(),
         phone_number_id: route.number.clone(),
         to: route.to.clone(),
-        content: message.message(),
-        reply_to: message.reply_to.clone(),
+        content,
+        reply_to: message.reply_to.clone().filter(|_| part.number == 0),
         origin: Origin::Agent {
             link: link.id.to_string(),
             message: message.message_id.to_string(),
@@ -418,10 +429,15 @@ mod tests {
             number: PhoneNumberId::new("1065").unwrap(),
             to: to.clone(),
         };
-        let first = command(&link(), &route, &message, 0, 1);
+        let first_of = |message: &AgentMessage, retries| {
+            let content = message.messages().remove(0);
+            let part = Part { number: 0, retries };
+            command(&link(), &route, message, (part, content), 1)
+        };
+        let first = first_of(&message, 0);
         assert_eq!(
             first.id,
-            command(&link(), &route, &message, 0, 2).id,
+            first_of(&message, 0).id,
             "sent twice, stored once"
         );
         assert_eq!((first.tenant.as_str(), first.to), ("acme", to));
@@ -439,13 +455,13 @@ mod tests {
                 message: "42".into()
             }
         );
-        assert_ne!(first.id, command(&link(), &route, &message, 1, 1).id);
+        assert_ne!(first.id, first_of(&message, 1).id);
         let other = AgentMessage {
             message_id: 43,
             reply_to: Some("wamid.9".into()),
             ..message
         };
-        let other = command(&link(), &route, &other, 0, 1);
+        let other = first_of(&other, 0);
         assert_ne!(first.id, other.id);
         assert_eq!(
             (first.reply_to, other.reply_to.as_deref()),
@@ -575,17 +591,22 @@ mod tests {
     }
 
     #[test]
-    fn another_inbox_is_not_ours_and_files_are_refused_in_words() {
+    fn another_inbox_is_not_ours_and_what_is_no_file_is_refused_in_words() {
         let elsewhere = parse(&with("/inbox", json!({"id": 8}))).unwrap();
         assert!(!elsewhere.is_for(&link()));
         let mut event = event();
-        event["attachments"] = json!([{"id": 1}]);
+        let mut refusal = |file_type: &str, content: &str| {
+            event["content"] = json!(content);
+            event["attachments"] =
+                json!([{"id": 1, "file_type": file_type, "data_url": "http://chat/x.pdf"}]);
+            parse(event.to_string().as_bytes()).unwrap().refusal()
+        };
+        assert!(refusal("location", "").unwrap().contains("documents"));
+        assert_eq!(refusal("file", ""), None);
         assert!(
-            parse(event.to_string().as_bytes())
+            refusal("audio", &"x".repeat(4097))
                 .unwrap()
-                .refusal()
-                .unwrap()
-                .contains("files")
+                .contains("4096")
         );
     }
 }

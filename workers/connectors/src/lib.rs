@@ -6,6 +6,7 @@
 //! person.
 
 pub mod answer;
+pub mod attachment;
 pub mod chatwoot;
 mod clean;
 pub mod entry;

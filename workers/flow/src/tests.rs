@@ -75,6 +75,7 @@ fn texts<'e>(effects: &'e [Effect]) -> Vec<&'e str> {
             | Content::List { body, .. } => body.as_str(),
             Content::Image { caption, .. } => caption.as_deref().unwrap_or("[image]"),
             Content::Template { name, .. } => name,
+            other => other.kind(),
         }),
         _ => None,
     };

@@ -1,9 +1,11 @@
 //! A send command as the body the Graph API takes.
 
 use crate::check::{ContentError, is_printable};
-use crate::{Recipient, SendCommand};
+use crate::media::MediaParts;
+use crate::{Content, Recipient, SendCommand};
 use crate::{check, check_recipient, of};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 
 const ID_CHARS_MAX: usize = 128;
 const WAMID_CHARS_MAX: usize = 512;
@@ -40,14 +42,32 @@ pub fn check_command(command: &SendCommand) -> Result<(), Unsendable> {
         errors.push(ContentError::new("/id", detail));
     }
     errors.extend(check_recipient(&command.to));
-    errors.extend(check(&command.content));
+    errors.extend(check(&uploaded(command)));
     errors.extend(check_reply_to(command.reply_to.as_deref()));
     Unsendable::unless_none(&errors)
+}
+
+/// The content as it goes out. A file that is yet to be uploaded has no address that Meta would have to take.
+fn uploaded(command: &SendCommand) -> Cow<'_, Content> {
+    match command.file_to_upload() {
+        Some((kind, parts)) => Cow::Owned(Content::file(
+            kind,
+            MediaParts {
+                link: None,
+                id: Some("0".to_owned()),
+                ..parts
+            },
+        )),
+        None => Cow::Borrowed(&command.content),
+    }
 }
 
 /// Writes the body of `POST /{phone}/messages`.
 pub fn graph_body(command: &SendCommand) -> Result<Value, Unsendable> {
     check_command(command)?;
+    if command.file_to_upload().is_some() {
+        return Err(Unsendable("its file is not uploaded".to_owned()));
+    }
     let message = of(&command.content);
     let mut body = Map::new();
     body.insert("messaging_product".into(), json!("whatsapp"));

@@ -6,20 +6,24 @@
 //! stands here too: the command to send it, and the record of what became of that.
 
 mod address;
+mod audio;
 mod body;
 pub mod buttons;
 mod check;
 pub mod command;
+pub mod document;
 pub mod image;
 pub mod interactive;
 pub mod list;
 pub mod markdown;
+pub mod media;
 mod recipient;
 mod record;
 mod template;
 #[cfg(test)]
 mod tests;
 pub mod text;
+mod video;
 pub mod words;
 
 pub use ackline_shared::recipient::Recipient;
@@ -62,6 +66,42 @@ pub enum Content {
         /// Text below the image, up to 1,024 characters.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         caption: Option<String>,
+    },
+    /// A recording by link or media id.
+    Audio {
+        /// Public https address Meta fetches it from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        link: Option<String>,
+        /// Id of media uploaded to Meta.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+    },
+    /// A film by link or media id.
+    Video {
+        /// Public https address Meta fetches it from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        link: Option<String>,
+        /// Id of media uploaded to Meta.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        /// Text below the film, up to 1,024 characters.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        caption: Option<String>,
+    },
+    /// Any other file by link or media id.
+    Document {
+        /// Public https address Meta fetches it from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        link: Option<String>,
+        /// Id of media uploaded to Meta.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        /// Text below the file, up to 1,024 characters.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        caption: Option<String>,
+        /// The name it is shown under, up to 240 characters.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        filename: Option<String>,
     },
     /// Up to three reply buttons.
     Buttons {
@@ -138,6 +178,28 @@ fn of(content: &Content) -> Box<dyn Message + '_> {
             link: link.as_deref(),
             id: id.as_deref(),
             caption: caption.as_deref(),
+        }),
+        Content::Audio { link, id } => Box::new(audio::Audio {
+            link: link.as_deref(),
+            id: id.as_deref(),
+        }),
+        Content::Video { link, id, caption } => Box::new(video::Video(image::Image {
+            link: link.as_deref(),
+            id: id.as_deref(),
+            caption: caption.as_deref(),
+        })),
+        Content::Document {
+            link,
+            id,
+            caption,
+            filename,
+        } => Box::new(document::Document {
+            file: image::Image {
+                link: link.as_deref(),
+                id: id.as_deref(),
+                caption: caption.as_deref(),
+            },
+            filename: filename.as_deref(),
         }),
         Content::Buttons {
             body,

@@ -66,6 +66,15 @@ fn every_limit_is_named_by_its_place() {
             vec!["/content/body"],
         ),
         (json!({"type": "image"}), vec!["/content"]),
+        (json!({"type": "audio"}), vec!["/content"]),
+        (
+            json!({"type": "video", "link": "http://a.example", "caption": ""}),
+            vec!["/content/link", "/content/caption"],
+        ),
+        (
+            json!({"type": "document", "id": "1", "filename": long(241)}),
+            vec!["/content/filename"],
+        ),
         (
             json!({"type": "image", "link": "https://a.example", "id": "1"}),
             vec!["/content"],
@@ -301,6 +310,18 @@ fn every_type_has_metas_shape() {
             json!({"type": "image", "image": {"id": "17"}}),
         ),
         (
+            json!({"type": "audio", "id": "17"}),
+            json!({"type": "audio", "audio": {"id": "17"}}),
+        ),
+        (
+            json!({"type": "video", "id": "17", "caption": "c"}),
+            json!({"type": "video", "video": {"id": "17", "caption": "c"}}),
+        ),
+        (
+            json!({"type": "document", "id": "17", "filename": "a.pdf"}),
+            json!({"type": "document", "document": {"id": "17", "filename": "a.pdf"}}),
+        ),
+        (
             json!({"type": "buttons", "body": "Which?", "header": "Head", "footer": "Foot",
                 "buttons": [{"id": "b0", "title": "Zero"}, {"id": "b1", "title": "One"}]}),
             json!({"type": "interactive", "interactive": {
@@ -346,6 +367,15 @@ fn choices_are_listed_below_the_text() {
         (
             json!({"type": "image", "id": "1", "caption": "us"}),
             "[image] us",
+        ),
+        (json!({"type": "audio", "id": "1"}), "[audio]"),
+        (
+            json!({"type": "video", "id": "1", "caption": "us"}),
+            "[video] us",
+        ),
+        (
+            json!({"type": "document", "id": "1", "filename": "a.pdf", "caption": "us"}),
+            "[document: a.pdf] us",
         ),
         (
             json!({"type": "buttons", "body": "Which?", "buttons": buttons}),

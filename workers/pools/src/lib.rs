@@ -82,6 +82,7 @@ pub const SPECS: [PoolSpec; 5] = [
         askers: Replies::askers,
         start: |parts| {
             let job = Replies::new(parts.host.platform.clone(), parts.graph)?;
+            let job = job.with_files(parts.egress.clone());
             Ok(run(job, parts))
         },
         target: None,

@@ -4,10 +4,14 @@
 //! durable; a definite answer takes it away. Whoever finds it set knows that a request may have gone out and
 //! does not repeat it. What became of a message is written back as a record before the command is done.
 
+mod files;
+
 pub use ackline_whatsapp::graph::{ClientError, GraphSettings};
 
+use ackline_egress::Egress;
 use ackline_engine::state::{BreakerSpec, Target};
 use ackline_engine::step::Step;
+use ackline_message::media::MediaKind;
 use ackline_message::{Recipient, Record, SendCommand};
 use ackline_runtime::conversation::{Moves, OwnerError, Side};
 use ackline_runtime::job::{Job, Marks, Verdict, Work};
@@ -21,8 +25,10 @@ use ackline_shared::subjects::Pool;
 use ackline_whatsapp::graph::{Graph, GraphAnswer, TOTAL_TIMEOUT};
 use ackline_whatsapp::pacing::{PER_SECOND_DEFAULT, Pacing, TURN_WAIT_MAX, TooLong};
 use ackline_whatsapp::verdict::{Failure, SENDING, SendOutcome, Setback, judge};
+use files::NotReady;
 use serde_json::Value;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 /// Prefix of the mark that keeps Meta's id until its record is stored.
@@ -36,6 +42,10 @@ pub struct Replies {
     graph: Graph,
     pacing: Pacing,
     moves: Moves,
+    /// Fetches agents' files; without it they are not sent.
+    egress: Option<Egress>,
+    /// Files that may be held at once.
+    files: Semaphore,
 }
 
 impl Replies {
@@ -48,7 +58,15 @@ impl Replies {
             moves,
             graph,
             pacing,
+            egress: None,
+            files: Semaphore::new(files::FILES_MAX),
         })
+    }
+
+    /// The same with the files that agents send, which are fetched through this client.
+    pub fn with_files(mut self, egress: Egress) -> Self {
+        self.egress = Some(egress);
+        self
     }
 }
 
@@ -62,12 +80,20 @@ impl Job for Replies {
             limit: usize::MAX,
         };
         let downstream = format!("number.{number}");
+        let has_file = head
+            .kind
+            .strip_prefix("send.")
+            .is_some_and(|kind| MediaKind::read(kind).is_some());
+        let timeout = match has_file {
+            true => TOTAL_TIMEOUT + TURN_WAIT_MAX + files::FILE_TIMEOUT,
+            false => TOTAL_TIMEOUT + TURN_WAIT_MAX,
+        };
         let breakers = vec![breaker(GRAPH.to_owned()), breaker(downstream.clone())];
         vec![Arc::new(Target {
             name: String::new(),
             downstream,
             breakers,
-            timeout: Some(TOTAL_TIMEOUT + TURN_WAIT_MAX),
+            timeout: Some(timeout),
         })]
     }
 
@@ -91,6 +117,11 @@ impl Job for Replies {
                 Failure::lost("an earlier attempt was cut off while the request was on its way");
             return self.failed(work, command, cut_off).await;
         }
+        let command = match self.with_file(work, command.clone()).await {
+            Ok(command) => command,
+            Err(NotReady::Failed(failure)) => return self.failed(work, command, failure).await,
+            Err(NotReady::Again(setback)) => return setback.verdict(),
+        };
         match self.attempt(work, &command).await {
             SendOutcome::Sent { wamid, to } => self.sent(work, command, wamid, Some(to)).await,
             SendOutcome::Failed(failure) => self.failed(work, command, failure).await,
@@ -151,6 +182,12 @@ impl Replies {
         work: &Work,
         command: &SendCommand,
     ) -> Result<(Value, Secret<String>), Failure> {
+        let body = ackline_message::graph_body(command).map_err(Failure::ours)?;
+        Ok((body, self.token(work, command)?))
+    }
+
+    /// The token of the number that sends.
+    fn token(&self, work: &Work, command: &SendCommand) -> Result<Secret<String>, Failure> {
         let number = &command.phone_number_id;
         let snapshot = self.platform.snapshot();
         let phone = snapshot
@@ -163,7 +200,6 @@ impl Replies {
                 work.head.tenant
             ))
         })?;
-        let body = ackline_message::graph_body(command).map_err(Failure::ours)?;
         let token = self
             .platform
             .open(phone.as_ref(), &phone.access_token)
@@ -173,7 +209,7 @@ impl Replies {
                 "the phone number {number} has no access token; set its access_token, run `ackline apply`, then replay"
             )));
         }
-        Ok((body, token))
+        Ok(token)
     }
 
     async fn sent(

@@ -171,7 +171,7 @@ fn hook(message: u64, more: Value) -> Value {
 }
 
 impl Stand {
-    /// The command that a webhook of Chatwoot's becomes.
+    /// The command that a webhook of Chatwoot's becomes, or the words for its agent.
     async fn hears(&self, hook: &Value) -> Result<Option<SendCommand>, String> {
         let link = self.platform.snapshot().crm_links["crm.acme.desk"].clone();
         let body = hook.to_string().into_bytes();
@@ -183,8 +183,22 @@ impl Stand {
         let rest = Duration::from_secs(60);
         let asked = answer::read(&self.platform, &link, arrived, rest, 1).await;
         asked
-            .map(|asked| asked.command)
+            .map(|asked| asked.commands.into_iter().next())
             .map_err(|error| error.to_string())
+    }
+
+    /// All commands that a webhook of Chatwoot's becomes.
+    async fn hears_all(&self, hook: &Value) -> Vec<SendCommand> {
+        let link = self.platform.snapshot().crm_links["crm.acme.desk"].clone();
+        let body = hook.to_string().into_bytes();
+        let arrived = Arrived {
+            timestamp: None,
+            signature: None,
+            body: &body,
+        };
+        let rest = Duration::from_secs(60);
+        let asked = answer::read(&self.platform, &link, arrived, rest, 1).await;
+        asked.unwrap().commands
     }
 
     /// Tells the job that Meta took a command.
@@ -741,4 +755,41 @@ async fn a_file_that_cannot_be_had_is_told_in_words() {
             "[image] Look (the CRM did not take the file)",
         ]
     );
+}
+
+#[tokio::test]
+async fn each_file_of_an_agent_is_a_message_and_only_what_failed_is_sent_again() {
+    let stand = Stand::new().await;
+    stand.fake.memory().takes_status = true;
+    let file = |kind: &str, name: &str| json!({"id": 1, "file_type": kind, "data_url": format!("http://chat/{name}")});
+    let files = json!([
+        file("image", "a.png"),
+        file("file", "b.pdf"),
+        file("audio", "c.ogg")
+    ]);
+    let more = json!({"content": "Look", "attachments": files});
+    let commands = stand.hears_all(&hook(42, more.clone())).await;
+    let contents: Vec<Value> = commands
+        .iter()
+        .map(|one| serde_json::to_value(&one.content).unwrap())
+        .collect();
+    assert_eq!(
+        contents,
+        [
+            json!({"type": "image", "link": "http://chat/a.png", "caption": "Look"}),
+            json!({"type": "document", "link": "http://chat/b.pdf", "filename": "b.pdf"}),
+            json!({"type": "audio", "link": "http://chat/c.ogg"}),
+        ]
+    );
+    for (number, command) in commands.iter().enumerate() {
+        stand.sends(command, &format!("wamid.{number}")).await;
+    }
+    stand.done(&failed("wamid.1", &commands[1].id)).await;
+    assert_eq!(stand.fake.memory().statuses[0].0, "42");
+    let mut again = more;
+    again["event"] = json!("message_updated");
+    let again = stand.hears_all(&hook(42, again)).await;
+    assert_eq!(again.len(), 1);
+    assert_eq!(again[0].content, commands[1].content);
+    assert_ne!(again[0].id, commands[1].id);
 }

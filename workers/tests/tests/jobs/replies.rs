@@ -1,6 +1,7 @@
 //! The replies' job with a stand-in for the Graph API that answers as Meta does.
 
 use super::platform;
+use ackline_egress::receiver::loopback;
 use ackline_engine::state::Heard;
 use ackline_message::Record;
 use ackline_message::{Content, Origin, Recipient, SendCommand};
@@ -16,7 +17,9 @@ use ackline_shared::testing::NatsServer;
 use ackline_whatsapp::graph::GraphSettings;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::{Json, Router, routing::post};
+use axum::response::{IntoResponse, Redirect};
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -33,6 +36,40 @@ const TOKEN: &str = "EAAG-secret";
 struct Meta {
     calls: Arc<Mutex<Vec<(String, String, Value)>>>,
     answers: Arc<Mutex<VecDeque<(u16, Value)>>>,
+    /// The forms that files came in.
+    uploads: Arc<Mutex<Vec<String>>>,
+}
+
+async fn upload(State(meta): State<Meta>, headers: HeaderMap, form: String) -> Json<Value> {
+    assert_eq!(headers["authorization"], format!("Bearer {TOKEN}"));
+    let mut uploads = meta.uploads.lock().unwrap();
+    uploads.push(form);
+    Json(json!({"id": format!("media{}", uploads.len())}))
+}
+
+/// A CRM that stores a file a moment later than it tells of it, and sends on to where it is.
+async fn crm() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(0));
+    let stored = async move || {
+        let mut asked = asked.lock().unwrap();
+        *asked += 1;
+        match *asked {
+            1 => StatusCode::NOT_FOUND.into_response(),
+            _ => ([("content-type", "image/png")], "PNG").into_response(),
+        }
+    };
+    let router = Router::new()
+        .route("/rails/{*rest}", get(async || Redirect::to("/disk/x.png")))
+        .route(
+            "/wav",
+            get(async || ([("content-type", "audio/wav")], "RIFF")),
+        )
+        .route("/round", get(async || Redirect::to("/round")))
+        .route("/disk/x.png", get(stored));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
 }
 
 async fn answer(
@@ -66,6 +103,7 @@ impl Meta {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let app = Router::new()
             .route("/{version}/{phone}/messages", post(answer))
+            .route("/{version}/{phone}/media", post(upload))
             .with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         url
@@ -97,7 +135,9 @@ impl Stand {
             version: "v26.0".into(),
         };
         Self {
-            job: Replies::new(platform.clone(), &graph).unwrap(),
+            job: Replies::new(platform.clone(), &graph)
+                .unwrap()
+                .with_files(loopback()),
             platform,
             _server: server,
         }
@@ -418,4 +458,88 @@ async fn whom_meta_says_a_message_went_to_is_recorded_and_their_conversation_goe
         let owner = owners.get(&side(who)).await.unwrap().unwrap();
         assert_eq!(owner.who, Who::Person, "{who:?}");
     }
+}
+
+fn by_agent(content: Value) -> SendCommand {
+    SendCommand {
+        content: serde_json::from_value(content).unwrap(),
+        origin: Origin::Agent {
+            link: "desk".into(),
+            message: "42".into(),
+        },
+        ..command()
+    }
+}
+
+#[tokio::test]
+async fn an_agents_file_is_fetched_uploaded_and_sent_by_its_id() {
+    let meta = Meta::default();
+    let stand = Stand::new(meta.serve().await).await;
+    let link = format!("{}/rails/active_storage/x.png", crm().await);
+    let work = work(&by_agent(
+        json!({"type": "image", "link": link, "caption": "Look"}),
+    ));
+    let verdict = stand.job.run(&work).await;
+    assert!(
+        matches!(&verdict, Verdict::Retry { reason, .. } if reason.contains("404")),
+        "the storage is slower than the webhook: {verdict:?}"
+    );
+    meta.will_answer(500, 131_000);
+    let verdict = stand.job.run(&work).await;
+    assert!(matches!(verdict, Verdict::Trouble(_)), "{verdict:?}");
+    assert_eq!(stand.job.run(&work).await, Verdict::Done);
+
+    let uploads = meta.uploads.lock().unwrap().clone();
+    assert_eq!(uploads.len(), 1, "what is uploaded is not uploaded again");
+    for part in ["name=\"messaging_product\"", "whatsapp", "image/png", "PNG"] {
+        assert!(uploads[0].contains(part), "{part} in {}", uploads[0]);
+    }
+    let (_, _, body) = meta.calls().pop().unwrap();
+    assert_eq!(
+        (&body["type"], &body["image"]),
+        (&json!("image"), &json!({"id": "media1", "caption": "Look"}))
+    );
+    let [Record::ReplySent { command, .. }] = &stand.records().await[..] else {
+        panic!("it is sent")
+    };
+    assert_eq!(
+        command.content,
+        by_agent(json!({"type": "image", "id": "media1", "caption": "Look"})).content
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_whatsapp_does_not_show_goes_as_a_document_and_one_that_is_nowhere_not_at_all()
+{
+    let meta = Meta::default();
+    let stand = Stand::new(meta.serve().await).await;
+    let url = crm().await;
+    let audio = work(&by_agent(
+        json!({"type": "audio", "link": format!("{url}/wav")}),
+    ));
+    assert_eq!(stand.job.run(&audio).await, Verdict::Done);
+    let (_, _, body) = meta.calls().pop().unwrap();
+    assert_eq!(body["document"], json!({"id": "media1"}));
+
+    for (link, words) in [
+        (format!("{url}/round"), "sends on and on"),
+        ("http://10.0.0.1/x".to_owned(), "the file was not sent"),
+    ] {
+        let lost = work(&by_agent(json!({"type": "document", "link": link})));
+        let reason = dead_reason(stand.job.run(&lost).await);
+        assert!(reason.contains(words), "{reason}");
+    }
+    assert_eq!(meta.calls().len(), 1);
+    // A developer's link is Meta's to fetch.
+    let link = "https://a.example/x.png";
+    let api = SendCommand {
+        content: Content::Image {
+            link: Some(link.into()),
+            id: None,
+            caption: None,
+        },
+        ..command()
+    };
+    assert_eq!(stand.job.run(&work(&api)).await, Verdict::Done);
+    assert_eq!(meta.calls()[1].2["image"], json!({"link": link}));
 }
