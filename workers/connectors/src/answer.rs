@@ -171,6 +171,7 @@ async fn route_of(
 ) -> Result<Route, AnswerError> {
     let places = LinkedPeople::new(platform.buckets.sessions.clone());
     let known = places.of_source(link, &message.source_id).await?;
+    let known = known.filter(|known| message.contact.agrees(&message.source_id, known));
     let route = route(platform, link, &message.source_id, &message.contact).await?;
     let route = route.map_err(|words| AnswerError::Unsendable(words.to_owned()))?;
     let thread = message.contact.id.zip(message.conversation_id);
@@ -228,7 +229,8 @@ async fn route(
 ) -> Result<Result<Route, &'static str>, LinkedPersonError> {
     let places = LinkedPeople::new(platform.buckets.sessions.clone());
     let to = contact.address(source_id);
-    let mut place = places.of_source(link, source_id).await?;
+    let place = places.of_source(link, source_id).await?;
+    let mut place = place.filter(|place| contact.agrees(source_id, place));
     if place.is_none() {
         place = place_of(&places, link, to.as_ref()).await?;
     }

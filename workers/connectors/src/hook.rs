@@ -6,7 +6,7 @@
 //! repeats one.
 
 use super::attachment::{self, Attachment};
-use super::link::{Route, address};
+use super::link::{LinkedPerson, Route, address};
 use ackline_message::markdown;
 use ackline_message::{Content, Origin, Recipient, SendCommand};
 use ackline_message::{Unsendable, check};
@@ -98,6 +98,19 @@ impl HookContact {
         let others = [self.phone_number.as_deref(), self.identifier.as_deref()];
         let texts = [Some(source_id)].into_iter().chain(others).flatten();
         texts.into_iter().find_map(address)
+    }
+
+    /// Whether what is remembered of a source id is still of this contact. An id that is an address always is; under a
+    /// random one an agent may have corrected the contact's number since.
+    pub fn agrees(&self, source_id: &str, place: &LinkedPerson) -> bool {
+        if address(source_id).is_some() {
+            return true;
+        }
+        let Some(to) = self.address(source_id) else {
+            return true;
+        };
+        let is = |ours: &Option<String>, theirs: &Option<String>| ours.is_some() && ours == theirs;
+        is(&to.phone, &place.phone) || is(&to.user_id, &place.user_id)
     }
 }
 

@@ -574,18 +574,18 @@ async fn quotes_find_their_message_both_ways() {
 #[tokio::test]
 async fn a_conversation_that_an_agent_began_reaches_the_person_whose_answer_comes_into_it() {
     let stand = Stand::new().await;
-    let begun = |sender: Value| {
+    let begun = |id: u64, sender: Value| {
         let conversation = json!({"id": 100, "contact_inbox": {"source_id": "1b4e28ba-2fa1-41d2-883f-0016d3cca427"},
             "meta": {"sender": sender}});
-        hook(42, json!({"conversation": conversation}))
+        hook(id, json!({"conversation": conversation}))
     };
     let refused = stand
-        .hears(&begun(json!({"id": 33, "name": "New Lead"})))
+        .hears(&begun(41, json!({"id": 33, "name": "New Lead"})))
         .await;
     assert!(refused.unwrap_err().contains("phone number"));
 
     let lead = json!({"id": 33, "name": "New Lead", "phone_number": "+15550001"});
-    let command = stand.hears(&begun(lead)).await.unwrap().unwrap();
+    let command = stand.hears(&begun(42, lead)).await.unwrap().unwrap();
     assert_eq!(
         (command.to.phone.as_deref(), command.to.user_id),
         (Some("15550001"), None)
@@ -596,6 +596,20 @@ async fn a_conversation_that_an_agent_began_reaches_the_person_whose_answer_come
     assert_eq!(
         stand.fake.transcript(),
         [line(100, "incoming", "oh, hi", "wamid.1")]
+    );
+    let known = json!({"id": 33, "phone_number": "+15550001"});
+    let command = stand.hears(&begun(43, known)).await.unwrap().unwrap();
+    assert_eq!(
+        command.to.user_id.as_deref(),
+        Some("US.1"),
+        "what was learnt since stays"
+    );
+    let corrected = json!({"id": 33, "phone_number": "+15550002"});
+    let command = stand.hears(&begun(44, corrected)).await.unwrap().unwrap();
+    assert_eq!(
+        (command.to.phone.as_deref(), command.to.user_id),
+        (Some("15550002"), None),
+        "an agent has corrected the number"
     );
 }
 
