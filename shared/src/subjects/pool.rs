@@ -86,18 +86,15 @@ impl Pool {
                     vec![update_filter(partition, Class::Account)]
                 }),
             ],
-            Self::Crm => vec![
-                lane("conversation", UPDATES, 2, |partition| {
-                    vec![
-                        update_filter(partition, Class::Message),
-                        record_filter(partition, record_kind::REPLY_SENT),
-                        record_filter(partition, record_kind::REPLY_FAILED),
-                    ]
-                }),
-                lane("sts", UPDATES, 1, |partition| {
-                    vec![update_filter(partition, Class::Status)]
-                }),
-            ],
+            // A status tells whose number it is, before that person writes: both are in one order.
+            Self::Crm => vec![lane("conversation", UPDATES, 1, |partition| {
+                vec![
+                    update_filter(partition, Class::Message),
+                    update_filter(partition, Class::Status),
+                    record_filter(partition, record_kind::REPLY_SENT),
+                    record_filter(partition, record_kind::REPLY_FAILED),
+                ]
+            })],
             Self::Events => vec![
                 lane("msg", UPDATES, 2, |partition| {
                     vec![

@@ -122,6 +122,7 @@ async fn written(
             part: part.number,
             wamid: None,
             command: Some(command.id),
+            source_id: None,
             fate: Fate::Pending,
             retries: part.retries,
             written_ms: now_ms,

@@ -132,6 +132,8 @@ pub struct CrmEntry {
     pub person: Person,
     /// Meta's id of the message, or one of ours; marks it as known when the CRM reports it back.
     pub source_id: String,
+    /// Our id of the command that sent it, where one did.
+    pub command: Option<String>,
     /// What is read of it, where its file is not there.
     pub content: String,
     /// The words beside its file.
@@ -196,6 +198,7 @@ pub fn of_update(update: &Update) -> Result<Option<CrmEntry>, &'static str> {
         number,
         person,
         source_id: clean::line(&message.id),
+        command: None,
         content: bounded(text),
         caption: message.content.text.as_deref().map(clean::text),
         media: message.content.media.clone(),
@@ -222,6 +225,7 @@ pub fn of_reply(
         number: command.phone_number_id.clone(),
         person: Person::new(&command.to, None)?.also(known_as),
         source_id: wamid.to_owned(),
+        command: Some(command.id.clone()),
         content: bounded(plain(&command.content)),
         caption: None,
         media: None,
@@ -278,6 +282,7 @@ pub fn of_failure(
             number: command.phone_number_id.clone(),
             person: Person::new(&command.to, None)?,
             source_id: format!("failed:{}", command.id),
+            command: None,
             content: words.clone(),
             caption: None,
             media: None,
@@ -288,6 +293,39 @@ pub fn of_failure(
             opens: true,
         },
         words,
+    })
+}
+
+/// A message of ours that arrived, and at whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveredEntry {
+    pub number: PhoneNumberId,
+    pub person: Person,
+    /// Our id of its command, and Meta's of it.
+    pub ids: Vec<String>,
+}
+
+/// At whom a message arrived; `None` for anything else, and for a group, which is nobody.
+pub fn of_delivery(update: &Update) -> Option<DeliveredEntry> {
+    let Body::Status(status) = &update.body else {
+        return None;
+    };
+    let is_group = status
+        .raw
+        .get("recipient_type")
+        .is_some_and(|kind| kind == "group");
+    if status.status != "delivered" || update.is_standby() || is_group {
+        return None;
+    }
+    let number = PhoneNumberId::new(update.phone_number_id.as_deref()?).ok()?;
+    let command = status.callback_data.clone().filter(|id| is_id(id));
+    Some(DeliveredEntry {
+        number,
+        person: Person::new(&status.recipient, None)?,
+        ids: command
+            .into_iter()
+            .chain([clean::line(&status.id)])
+            .collect(),
     })
 }
 
@@ -319,6 +357,7 @@ pub fn of_status(update: &Update) -> Option<FailedEntry> {
             number,
             person: Person::new(&status.recipient, None)?,
             source_id: format!("failed:{wamid}"),
+            command: None,
             content: words.clone(),
             caption: None,
             media: None,

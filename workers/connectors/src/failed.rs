@@ -44,6 +44,7 @@ impl CrmSync {
                 part: 0,
                 wamid: None,
                 command: Some(written.command.clone()),
+                source_id: None,
                 fate: Fate::Pending,
                 retries: 0,
                 written_ms: 0,

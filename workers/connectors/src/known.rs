@@ -27,9 +27,12 @@ pub struct KnownMessage {
     /// Meta's id, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wamid: Option<String>,
-    /// Our id of the command that sends it, where an agent wrote it.
+    /// Our id of the command that sends it, where one of ours does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
+    /// The id that the CRM knows the person by, where this was written with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_id: Option<String>,
     /// What became of it.
     #[serde(default)]
     pub fate: Fate,
@@ -164,6 +167,7 @@ mod tests {
             part: 0,
             wamid: None,
             command: None,
+            source_id: None,
             fate,
             retries,
             written_ms: 0,

@@ -33,7 +33,7 @@ use ackline_shared::stored;
 use ackline_shared::subjects::{Class, Pool};
 use ackline_whatsapp::graph::Graph;
 use chatwoot::Chatwoot;
-use entry::{CrmEntry, Direction, FailedEntry, Person};
+use entry::{CrmEntry, DeliveredEntry, Direction, FailedEntry, Person};
 use failed::WrittenThere;
 use known::{Fate, KnownMessage, KnownMessages};
 use link::{LinkedPeople, LinkedPerson, LinkedPersonError};
@@ -50,6 +50,7 @@ const ACCOUNT_CONCURRENCY: usize = 4;
 const REQUESTS_OF_AN_ATTEMPT: u32 = 4;
 /// The kind of a status that tells of a failure.
 const FAILED_STATUS: &str = "status.failed";
+const DELIVERED_STATUS: &str = "status.delivered";
 
 /// A person's contact and conversation in a CRM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,8 +200,9 @@ impl Job for CrmSync {
     }
 
     fn targets(&self, head: &Head) -> Vec<Arc<Target>> {
-        // Of statuses only a failure concerns an agent.
-        if head.family == Family::Update(Class::Status) && head.kind != FAILED_STATUS {
+        // Of statuses a failure concerns an agent, and the first one that comes tells whose number it is.
+        let is_telling = [FAILED_STATUS, DELIVERED_STATUS].contains(&head.kind.as_str());
+        if head.family == Family::Update(Class::Status) && !is_telling {
             return Vec::new();
         }
         let snapshot = self.platform.snapshot();
@@ -217,7 +219,6 @@ impl Job for CrmSync {
             Ok(None) => return Verdict::Idle,
             Err(reason) => return Verdict::dead(reason),
         };
-        let entry = news.entry();
         let (snapshot, name) = (self.platform.snapshot(), &work.target.name);
         let mut links = Snapshot::owned(&snapshot.crm_links, "crm", &work.head.tenant);
         let Some(link) = links.find(|link| link.id.as_str() == name && link.enabled) else {
@@ -225,7 +226,18 @@ impl Job for CrmSync {
                 "crm link {name}: it is not configured any more, or switched off"
             ));
         };
-        let follows = link.phone_numbers.is_empty() || link.phone_numbers.contains(&entry.number);
+        let follows = link.phone_numbers.is_empty() || link.phone_numbers.contains(news.number());
+        let entry = match &news {
+            News::Delivered(_) if !follows => return Verdict::Idle,
+            News::Delivered(delivered) => {
+                return match self.delivered(link, delivered).await {
+                    Ok(()) => Verdict::Idle,
+                    Err(error) => verdict(name, Err(error)),
+                };
+            }
+            News::Entry(entry) | News::Sent { entry, .. } => entry,
+            News::Failed(failed) => &failed.note,
+        };
         if let News::Sent { command, wamid, .. } = &news
             && let Some(written) = WrittenThere::in_link(link, command)
         {
@@ -295,6 +307,7 @@ impl CrmSync {
     ) -> Result<(), CrmError> {
         match news {
             News::Failed(failed) => self.failed(crm, work, link, failed).await,
+            News::Delivered(delivered) => self.delivered(link, delivered).await,
             News::Entry(entry) | News::Sent { entry, .. } => {
                 self.bring(crm, work, link, entry).await
             }
@@ -319,7 +332,7 @@ impl CrmSync {
         if work.marks.has(&posting) {
             match crm.find(place.thread, &entry.source_id).await {
                 Ok(Some(found)) => {
-                    self.remember(link, entry, place.thread, found).await?;
+                    self.remember(link, entry, &place, found).await?;
                     work.marks.set(posted.clone());
                     return Ok(());
                 }
@@ -351,7 +364,7 @@ impl CrmSync {
             Err(_) => work.marks.clear(&posting),
         }
         let stored = result?;
-        if let Err(error) = self.remember(link, entry, place.thread, stored).await {
+        if let Err(error) = self.remember(link, entry, &place, stored).await {
             // It stands in the CRM; a quote of it is worth less than a second copy.
             tracing::debug!(tenant = %link.tenant, link = %link.id, %error, "a message of the CRM is not remembered");
         }
@@ -375,7 +388,7 @@ impl CrmSync {
         &self,
         link: &CrmLink,
         entry: &CrmEntry,
-        thread: Thread,
+        place: &LinkedPerson,
         posted: Posted,
     ) -> Result<(), CrmError> {
         let Some(message) = posted
@@ -386,15 +399,39 @@ impl CrmSync {
         };
         let known = KnownMessage {
             message,
-            conversation: thread.conversation,
+            conversation: place.thread.conversation,
             part: 0,
             wamid: Some(entry.source_id.clone()),
-            command: None,
+            command: entry.command.clone(),
+            source_id: Some(place.source_id.clone()),
             fate: Fate::Sent,
             retries: 0,
             written_ms: 0,
         };
         Ok(self.known.save(link, &known).await?)
+    }
+
+    /// Notes by which ids Meta knows the person that a message went to, where those were other ones: what that person
+    /// writes comes under them.
+    async fn delivered(&self, link: &CrmLink, delivered: &DeliveredEntry) -> Result<(), CrmError> {
+        let DeliveredEntry {
+            number,
+            person,
+            ids,
+        } = delivered;
+        let mut place = self.places.find(link, person).await?;
+        for id in ids.iter().filter(|_| place.is_none()) {
+            let known = self.known.of_id(link, id).await?;
+            if let Some(source_id) = known.and_then(|known| known.source_id) {
+                place = self.places.of_source(link, &source_id).await?;
+                break;
+            }
+        }
+        let next = place.and_then(|place| place.updated(person, number, now_ms()));
+        match next {
+            Some(next) => Ok(self.places.save(link, &next).await?),
+            None => Ok(()),
+        }
     }
 
     /// The person's place: remembered, or found again or created in the CRM and then remembered.
@@ -478,15 +515,18 @@ enum News {
         command: Box<SendCommand>,
         wamid: String,
     },
+    /// A message of ours arrived.
+    Delivered(Box<DeliveredEntry>),
     /// A message of ours did not arrive.
     Failed(Box<FailedEntry>),
 }
 
 impl News {
-    fn entry(&self) -> &CrmEntry {
+    fn number(&self) -> &PhoneNumberId {
         match self {
-            Self::Entry(entry) | Self::Sent { entry, .. } => entry,
-            Self::Failed(failed) => &failed.note,
+            Self::Entry(entry) | Self::Sent { entry, .. } => &entry.number,
+            Self::Delivered(delivered) => &delivered.number,
+            Self::Failed(failed) => &failed.note.number,
         }
     }
 }
@@ -523,6 +563,9 @@ fn read(work: &Work) -> Result<Option<News>, String> {
     }
     let update = meta::read(&work.payload).map_err(|error| error.to_string())?;
     if work.head.family == Family::Update(Class::Status) {
+        if let Some(delivered) = entry::of_delivery(&update) {
+            return Ok(Some(News::Delivered(Box::new(delivered))));
+        }
         return Ok(failed(entry::of_status(&update)));
     }
     Ok(entry::of_update(&update)?.map(News::Entry))

@@ -113,7 +113,7 @@ fn ana() -> Value {
 
 fn sent(wamid: &str, origin: Origin) -> Work {
     let command = SendCommand {
-        id: "cmd-1".into(),
+        id: "msg_1".into(),
         tenant: TenantId::new("acme").unwrap(),
         phone_number_id: PhoneNumberId::new(NUMBER).unwrap(),
         to: Recipient {
@@ -525,6 +525,27 @@ async fn a_failure_that_a_status_tells_stands_at_the_message_or_in_a_note() {
 }
 
 #[tokio::test]
+async fn whom_a_status_says_a_message_reached_is_the_person_it_was_sent_to() {
+    let stand = Stand::new().await;
+    stand.done(&sent("wamid.1", api())).await;
+    let delivered = |callback: &str| {
+        let status = json!({"id": "wamid.other", "status": "delivered", "recipient_id": "15550009",
+            "recipient_user_id": "US.9", "biz_opaque_callback_data": callback});
+        let value = json!({"metadata": {"phone_number_id": NUMBER}, "statuses": [status]});
+        let envelope =
+            json!({"entry": [{"id": "W", "changes": [{"field": "messages", "value": value}]}]});
+        work(Family::Update(Class::Status), "status.delivered", &envelope)
+    };
+    // What another program sent says nothing of people here.
+    assert_eq!(stand.job.run(&delivered("theirs")).await, Verdict::Idle);
+    assert_eq!(stand.job.run(&delivered("msg_1")).await, Verdict::Idle);
+    let from = json!({"profile": {"name": "Ana"}, "wa_id": "15550009", "user_id": "US.9"});
+    stand.done(&incoming("wamid.2", &from, "hi")).await;
+    let memory = stand.fake.memory();
+    assert_eq!((memory.contacts.len(), memory.messages.len()), (1, 2));
+}
+
+#[tokio::test]
 async fn a_failure_of_what_another_program_sent_and_other_statuses_are_nobodys() {
     let stand = Stand::new().await;
     stand.done(&incoming("wamid.1", &ana(), "hi")).await;
@@ -535,11 +556,11 @@ async fn a_failure_of_what_another_program_sent_and_other_statuses_are_nobodys()
     assert!(stand.fake.take_calls().is_empty());
     let failed = failed("wamid.2", "crm-1").head;
     assert_eq!(stand.job.targets(&failed).len(), 1);
-    let delivered = Head {
-        kind: "status.delivered".into(),
+    let read = Head {
+        kind: "status.read".into(),
         ..(*failed).clone()
     };
-    assert!(stand.job.targets(&delivered).is_empty());
+    assert!(stand.job.targets(&read).is_empty());
 }
 
 #[tokio::test]
