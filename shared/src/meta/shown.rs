@@ -11,7 +11,9 @@ const HALF: char = '\u{fffd}';
 
 /// A text without control characters and without what turns the direction of text outside of it.
 pub fn text(text: &str) -> Cow<'_, str> {
-    if text.chars().all(is_shown) {
+    // Most of what is long is plain, and a look at bytes is a fraction of one at characters.
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~' | b'\n' | b'\t' | b'\r');
+    if text.bytes().all(is_plain) || text.chars().all(is_shown) {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.chars().filter(|c| is_shown(*c)).collect())
