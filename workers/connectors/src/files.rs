@@ -2,36 +2,31 @@
 
 use super::entry::{CrmEntry, CrmFile, Direction};
 use super::{Crm, CrmError, CrmSync, Posted, Thread};
+use ackline_egress::FilePlace;
 use ackline_runtime::job::Work;
 use ackline_whatsapp::media::{MediaError, MediaFile};
-use tokio::sync::SemaphorePermit;
 
 /// Bytes of one file; a CRM takes about as much, and it is held in memory twice.
 pub const FILE_BYTES_MAX: usize = 24 << 20;
-/// Files held at once.
-pub const FILES_MAX: usize = 4;
 
 /// An entry with its file, for as long as the file may be held.
-pub(super) struct Loaded<'s> {
+pub(super) struct Loaded {
     pub entry: CrmEntry,
-    _held: Option<SemaphorePermit<'s>>,
+    _held: Option<FilePlace>,
 }
 
 impl CrmSync {
     /// The entry with the file it is about. Where there is none to be had, the words say so.
-    pub(super) async fn loaded(
-        &self,
-        work: &Work,
-        entry: CrmEntry,
-    ) -> Result<Loaded<'_>, CrmError> {
+    pub(super) async fn loaded(&self, work: &Work, entry: CrmEntry) -> Result<Loaded, CrmError> {
         let (Some(graph), Some(media)) = (&self.graph, &entry.media) else {
             return Ok(Loaded { entry, _held: None });
         };
         if entry.direction == Direction::Note {
             return Ok(Loaded { entry, _held: None });
         }
-        let held = self.files.acquire().await.map_err(|_| CrmError::Again {
-            reason: "the process ends".to_owned(),
+        let held = self.files.enter(&work.head.tenant).await;
+        let held = held.ok_or_else(|| CrmError::Again {
+            reason: "other files take the places".to_owned(),
         })?;
         let snapshot = self.platform.snapshot();
         let phone = snapshot.phone_numbers.get(&entry.number);

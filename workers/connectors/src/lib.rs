@@ -17,7 +17,7 @@ pub mod hook;
 pub mod known;
 pub mod link;
 
-use ackline_egress::{ConcurrencyLimit, Egress};
+use ackline_egress::{ConcurrencyLimit, Egress, FilePlaces};
 use ackline_engine::state::{BreakerSpec, Target};
 use ackline_engine::step::Step;
 use ackline_message::{Record, SendCommand};
@@ -42,7 +42,6 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 
 /// Requests to one CRM account at once.
 const ACCOUNT_CONCURRENCY: usize = 4;
@@ -161,7 +160,7 @@ pub struct CrmSync {
     /// Where files are fetched; without it they stay words.
     graph: Option<Graph>,
     /// Files that may be held at once.
-    files: Semaphore,
+    files: FilePlaces,
     /// Longest time of one request.
     timeout: Duration,
     /// One creation at a time per person: two at once would fork their conversation.
@@ -179,7 +178,7 @@ impl CrmSync {
             places,
             known,
             graph: None,
-            files: Semaphore::new(files::FILES_MAX),
+            files: FilePlaces::default(),
             timeout,
             openings: ConcurrencyLimit::new(timeout),
         }

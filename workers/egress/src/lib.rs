@@ -8,6 +8,7 @@ pub mod address_filter;
 pub mod allow;
 pub mod client;
 pub mod concurrency;
+pub mod file_places;
 pub mod outcome;
 pub mod request;
 pub mod tenants;
@@ -16,6 +17,7 @@ pub use address_filter::{Lookup, SystemLookup};
 pub use allow::{AllowError, AllowList};
 pub use client::{Egress, EgressSetupError};
 pub use concurrency::ConcurrencyLimit;
+pub use file_places::{FilePlace, FilePlaces};
 pub use outcome::Outcome;
 pub use request::{EgressAnswer, EgressError, EgressRequest, RESPONSE_BYTES_SMALL};
 

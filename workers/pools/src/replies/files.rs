@@ -19,8 +19,6 @@ use tokio::time::Instant;
 
 /// Bytes of one file.
 const FILE_BYTES_MAX: usize = 24 << 20;
-/// Files held at once.
-pub const FILES_MAX: usize = 4;
 /// Longest time of fetching one.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time of fetching and uploading one.
@@ -67,11 +65,8 @@ impl Replies {
         let owner = snapshot.tenants.get(&work.head.tenant);
         let egress = egress.of_tenant(owner.map(AsRef::as_ref));
         let token = self.token(work, &command).map_err(NotReady::Failed)?;
-        let _held = self
-            .files
-            .acquire()
-            .await
-            .map_err(|_| later("the process ends".to_owned()))?;
+        let held = self.files.enter(&work.head.tenant).await;
+        let _held = held.ok_or_else(|| later("other files take the places".to_owned()))?;
         let url = parts.link.as_deref().unwrap_or_default();
         let file = fetch(&egress, url).await.map_err(outcome)?;
         let kind = kind.fitting(&file.mime_type, file.bytes.len());

@@ -8,7 +8,7 @@ mod files;
 
 pub use ackline_whatsapp::graph::{ClientError, GraphSettings};
 
-use ackline_egress::Egress;
+use ackline_egress::{Egress, FilePlaces};
 use ackline_engine::state::{BreakerSpec, Target};
 use ackline_engine::step::Step;
 use ackline_message::media::MediaKind;
@@ -28,7 +28,6 @@ use ackline_whatsapp::verdict::{Failure, SENDING, SendOutcome, Setback, judge};
 use files::NotReady;
 use serde_json::Value;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 /// Prefix of the mark that keeps Meta's id until its record is stored.
@@ -45,7 +44,7 @@ pub struct Replies {
     /// Fetches agents' files; without it they are not sent.
     egress: Option<Egress>,
     /// Files that may be held at once.
-    files: Semaphore,
+    files: FilePlaces,
 }
 
 impl Replies {
@@ -59,7 +58,7 @@ impl Replies {
             graph,
             pacing,
             egress: None,
-            files: Semaphore::new(files::FILES_MAX),
+            files: FilePlaces::default(),
         })
     }
 
