@@ -15,6 +15,7 @@ use ackline_runtime::platform::Platform;
 use ackline_runtime::settings::PoolSettings;
 use ackline_shared::shutdown::{Shutdown, ended};
 use ackline_shared::subjects::{self, Partition, Pool};
+use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::Info;
 use futures_util::TryStreamExt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -178,11 +179,22 @@ impl FloorKeeper {
                         continue;
                     }
                     let (context, floors) = (platform.log.context(), &platform.floors);
+                    // Its owner may have made it meanwhile, and be reading: that is not to be disturbed.
+                    if is_there(context, stream, &name).await {
+                        continue;
+                    }
                     let place = (partition, &asked.audience(partition));
                     intake::open_lane(context, floors, settings, *pool, &lane.lane, place).await?;
                 }
             }
         }
         Ok(true)
+    }
+}
+
+async fn is_there(context: &Context, stream: &str, consumer: &str) -> bool {
+    match context.get_stream_no_info(stream).await {
+        Ok(stream) => stream.consumer_info(consumer).await.is_ok(),
+        Err(_) => false,
     }
 }
