@@ -20,15 +20,17 @@ pub mod link;
 use ackline_egress::{ConcurrencyLimit, Egress, FilePlaces};
 use ackline_engine::state::{BreakerSpec, Target};
 use ackline_engine::step::Step;
-use ackline_message::{Record, SendCommand};
+use ackline_message::{Recipient, Record, SendCommand};
+use ackline_runtime::conversation::{Moves, Side};
 use ackline_runtime::job::{Job, Trouble, Verdict, Work};
 use ackline_runtime::platform::Platform;
 use ackline_shared::clock::now_ms;
 use ackline_shared::envelope::{Family, Head};
-use ackline_shared::ids::{PhoneNumberId, TenantId};
+use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId};
 use ackline_shared::meta;
 use ackline_shared::model::{CrmKind, CrmLink, Entity};
 use ackline_shared::registry::Snapshot;
+use ackline_shared::spelling;
 use ackline_shared::stored;
 use ackline_shared::subjects::{Class, Pool};
 use ackline_whatsapp::graph::Graph;
@@ -423,6 +425,9 @@ impl CrmSync {
             let known = self.known.of_id(link, id).await?;
             if let Some(source_id) = known.and_then(|known| known.source_id) {
                 place = self.places.of_source(link, &source_id).await?;
+                if let Some(place) = &place {
+                    self.carry(link, delivered, place).await?;
+                }
                 break;
             }
         }
@@ -431,6 +436,33 @@ impl CrmSync {
             Some(next) => Ok(self.places.save(link, &next).await?),
             None => Ok(()),
         }
+    }
+
+    /// Lets what flows keep of the number that was written to be found under the one that it reached.
+    async fn carry(
+        &self,
+        link: &CrmLink,
+        delivered: &DeliveredEntry,
+        place: &LinkedPerson,
+    ) -> Result<(), CrmError> {
+        let now = Recipient {
+            user_id: delivered.person.user_id.clone(),
+            phone: delivered.person.phone.clone(),
+        };
+        let (Some(before), Some(reached)) = (&place.phone, &now.phone) else {
+            return Ok(());
+        };
+        if spelling::is_same(before, reached) {
+            return Ok(());
+        }
+        let side = Side::of_person(&link.tenant, &delivered.number, &now);
+        let moves = Moves::new(self.platform.buckets.sessions.clone());
+        let carried = moves
+            .carry(&side, &ConversationKey::phone(before), None)
+            .await;
+        carried.map(drop).map_err(|error| CrmError::Again {
+            reason: error.to_string(),
+        })
     }
 
     /// The person's place: remembered, or found again or created in the CRM and then remembered.

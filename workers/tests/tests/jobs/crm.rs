@@ -9,9 +9,11 @@ use ackline_egress::receiver::loopback;
 use ackline_engine::state::Target;
 use ackline_message::Record;
 use ackline_message::{Content, Origin, Recipient, SendCommand};
+use ackline_runtime::conversation::{Event, Owners, Side, Who};
 use ackline_runtime::dedupe::ConversationRecord;
 use ackline_runtime::job::{Answered, Job, Marks, Verdict, Work};
 use ackline_runtime::platform::Platform;
+use ackline_shared::clock::now_ms;
 use ackline_shared::envelope::{Family, Head};
 use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId, UpdateId};
 use ackline_shared::subjects::{Class, Partition};
@@ -543,6 +545,41 @@ async fn whom_a_status_says_a_message_reached_is_the_person_it_was_sent_to() {
     stand.done(&incoming("wamid.2", &from, "hi")).await;
     let memory = stand.fake.memory();
     assert_eq!((memory.contacts.len(), memory.messages.len()), (1, 2));
+}
+
+#[tokio::test]
+async fn what_flows_keep_of_a_number_goes_on_under_the_one_that_a_message_reached() {
+    let stand = Stand::new().await;
+    let tenant = TenantId::new("acme").unwrap();
+    let number = PhoneNumberId::new(NUMBER).unwrap();
+    let owners = Owners::new(stand.platform.buckets.sessions.clone());
+    let person = |phone: &str| Recipient {
+        user_id: None,
+        phone: Some(phone.into()),
+    };
+    let (meant, reached) = (person("15550001"), person("15550009"));
+    let set = Event::Set {
+        who: Who::Person,
+        until_ms: None,
+        key: "k".into(),
+    };
+    let side = Side::of_person(&tenant, &number, &meant);
+    owners.report(&side, &set, now_ms()).await.unwrap();
+    let mut work_sent = sent("wamid.1", api());
+    let record = String::from_utf8_lossy(&work_sent.payload)
+        .replace(r#""to":{"user_id":"US.1""#, r#""to":{"phone":"15550001""#);
+    work_sent.payload = record.into_bytes().into();
+    stand.done(&work_sent).await;
+    let status = json!({"id": "wamid.1", "status": "delivered", "recipient_id": "15550009",
+        "biz_opaque_callback_data": "msg_1"});
+    let value = json!({"metadata": {"phone_number_id": NUMBER}, "statuses": [status]});
+    let envelope =
+        json!({"entry": [{"id": "W", "changes": [{"field": "messages", "value": value}]}]});
+    let delivered = work(Family::Update(Class::Status), "status.delivered", &envelope);
+    assert_eq!(stand.job.run(&delivered).await, Verdict::Idle);
+    let side = Side::of_person(&tenant, &number, &reached);
+    let owner = owners.get(&side).await.unwrap().unwrap();
+    assert_eq!(owner.who, Who::Person);
 }
 
 #[tokio::test]
