@@ -5,6 +5,7 @@ use ackline_api::{ApiSettings, ApiState, PrivateState};
 use ackline_catalog::quota::Limits;
 use ackline_egress::{Egress, EgressSettings};
 use ackline_fleet::board::Board;
+use ackline_fleet::errands::{self, Errands};
 use ackline_fleet::floors::FloorKeeper;
 use ackline_fleet::gauges::Gauges;
 use ackline_fleet::janitor::{Janitor, JanitorMetrics, JanitorSettings};
@@ -13,6 +14,7 @@ use ackline_fleet::publish;
 use ackline_fleet::settings::StatusSettings;
 use ackline_fleet::stream_share::{StreamShareMetrics, StreamShareSettings, StreamShares};
 use ackline_fleet::surroundings;
+use ackline_ownership::lock::Lock;
 use ackline_ownership::membership::Membership;
 use ackline_ownership::standing::{Standing, State};
 use ackline_pools::replies::GraphSettings;
@@ -222,15 +224,11 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     };
     let shares = StreamShares {
         platform: platform.clone(),
-        instance: instance.clone(),
-        lease_ttl: settings.nats.lease_ttl,
         settings: settings.stream_share,
         metrics: StreamShareMetrics::register(&mut metrics),
     };
     let floors = FloorKeeper {
         platform: platform.clone(),
-        instance: instance.clone(),
-        lease_ttl: settings.nats.lease_ttl,
         pools: SPECS
             .into_iter()
             .filter_map(|spec| {
@@ -246,8 +244,9 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
         running.spawn(exporter.run(shutdown.clone()));
     }
     running.spawn(janitor.run(shutdown.clone()));
-    running.spawn(shares.run(shutdown.clone()));
-    running.spawn(floors.run(shutdown.clone()));
+    let locks = platform.buckets.locks.clone();
+    let lock = Lock::new(locks, errands::LOCK, &instance, settings.nats.lease_ttl);
+    running.spawn(Errands { shares, floors }.run(lock, shutdown.clone()));
     running.spawn(surroundings::follow(
         surroundings.clone(),
         platform.log.clone(),

@@ -1,19 +1,17 @@
 //! Notes up to where each pool has acknowledged everything, and makes consumers again that nats-server forgot.
 //!
-//! One process at a time does it, every few seconds, and asks no more than how long each stream is while nothing
+//! It is done every few seconds, and asks no more than how long each stream is while nothing
 //! happens. A consumer that is gone while its pool runs nowhere is made again here: what waits for it is counted by it, and
 //! whoever scales the pools goes by that.
 
 use super::janitor::{Space, floor_of};
 use super::lag::Watched;
-use ackline_ownership::lock::Lock;
 use ackline_runtime::asked::{Asked, Askers};
 use ackline_runtime::consumer::ConsumerFault;
 use ackline_runtime::floors::{FloorError, Floors};
 use ackline_runtime::intake;
 use ackline_runtime::platform::Platform;
 use ackline_runtime::settings::PoolSettings;
-use ackline_shared::shutdown::{Shutdown, ended};
 use ackline_shared::subjects::{self, Partition, Pool};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::Info;
@@ -23,30 +21,26 @@ use std::fmt::Display;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-const LOCK: &str = "floors";
 /// The streams that pools read.
 const STREAMS: [&str; 2] = [subjects::UPDATES, subjects::OUTBOUND];
 /// How often the floors are noted: what was finished since then is read again when nats-server was restarted.
 const EVERY: Duration = Duration::from_secs(5);
 const LOOK_MAX: Duration = Duration::from_secs(10);
 
-/// Notes floors while it holds the lock.
+/// Notes floors, as the one process that does.
 #[derive(Debug)]
 pub struct FloorKeeper {
     pub platform: Platform,
-    pub instance: String,
-    /// How long the lock lives.
-    pub lease_ttl: Duration,
     /// The pools that read partition by partition.
     pub pools: BTreeMap<Pool, (PoolSettings, Askers)>,
 }
 
 /// The streams of which there was nothing more to note, as they looked then.
 #[derive(Debug, Default)]
-pub struct Noted(BTreeMap<&'static str, Still>);
+pub struct AtRest(BTreeMap<&'static str, Look>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Still {
+struct Look {
     last: u64,
     consumers: usize,
 }
@@ -68,43 +62,19 @@ impl Trouble {
 }
 
 impl FloorKeeper {
-    /// Runs until the signal.
-    pub async fn run(self, mut shutdown: Shutdown) {
-        let locks = self.platform.buckets.locks.clone();
-        let lock = Lock::new(locks, LOCK, &self.instance, self.lease_ttl);
-        let mut held = None;
-        let turns = async {
-            loop {
-                if let Some(held) = &mut held {
-                    let _lost = lock.hold_while(held, self.note_for_good()).await;
-                }
-                held = lock.ask().await;
-                if held.is_none() {
-                    sleep(lock.interval()).await;
-                }
-            }
-        };
-        tokio::select! {
-            () = ended(&mut shutdown) => {}
-            () = turns => {}
-        }
-        if let Some(held) = held {
-            lock.release(held).await;
-        }
-    }
-
-    async fn note_for_good(&self) {
-        let mut noted = Noted::default();
+    /// Notes for as long as it is waited for; never ends.
+    pub(super) async fn note_for_good(&self) {
+        let mut at_rest = AtRest::default();
         loop {
-            self.note(&mut noted).await;
+            self.note(&mut at_rest).await;
             sleep(EVERY).await;
         }
     }
 
     /// Looks at every stream once.
-    pub async fn note(&self, noted: &mut Noted) {
+    pub async fn note(&self, at_rest: &mut AtRest) {
         for stream in STREAMS {
-            let looked = timeout(LOOK_MAX, self.look(stream, &mut noted.0)).await;
+            let looked = timeout(LOOK_MAX, self.look(stream, &mut at_rest.0)).await;
             let looked = looked.unwrap_or_else(|late| Err(Trouble::new(&late)));
             if let Err(error) = looked {
                 tracing::warn!(stream, %error, "up to where the pools have read is not noted; trying again");
@@ -115,17 +85,17 @@ impl FloorKeeper {
     async fn look(
         &self,
         name: &'static str,
-        still: &mut BTreeMap<&'static str, Still>,
+        at_rest: &mut BTreeMap<&'static str, Look>,
     ) -> Result<(), Trouble> {
         let context = self.platform.log.context();
         let stream = context.get_stream(name).await;
         let stream = stream.map_err(|error| Trouble::new(&error))?;
         let space = Space::of(&stream);
-        let now = Still {
+        let now = Look {
             last: space.last,
             consumers: stream.cached_info().state.consumer_count,
         };
-        if still.get(name) == Some(&now) {
+        if at_rest.get(name) == Some(&now) {
             return Ok(());
         }
         // Consumers are asked after the stream, so a floor at the stream's end covers nothing that came later.
@@ -134,20 +104,18 @@ impl FloorKeeper {
             .try_collect()
             .await
             .map_err(|error| Trouble::new(&error))?;
-        let mut noted = self.platform.floors.read(name).await?;
+        let noted = self.platform.floors.read(name).await?;
         let is_made_again = self.make_again(name, &consumers, &noted.floors).await?;
-        let mut is_news = false;
-        for info in consumers.iter().filter(|info| info.config.memory_storage) {
-            is_news |= noted.floors.raise(&info.name, floor_of(&space, info));
-        }
-        if is_news {
-            self.platform.floors.write(name, &noted).await?;
-        }
+        let in_memory = consumers.iter().filter(|info| info.config.memory_storage);
+        let floors: Vec<(&str, u64)> = in_memory
+            .map(|info| (info.name.as_str(), floor_of(&space, info)))
+            .collect();
+        self.platform.floors.raise(name, &floors).await?;
         let is_settled = |info: &Info| info.num_pending == 0 && info.num_ack_pending == 0;
         if !is_made_again && consumers.iter().all(is_settled) {
-            still.insert(name, now);
+            at_rest.insert(name, now);
         } else {
-            still.remove(name);
+            at_rest.remove(name);
         }
         Ok(())
     }

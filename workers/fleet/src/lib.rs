@@ -2,6 +2,7 @@
 
 pub mod board;
 pub mod diagnosis;
+pub mod errands;
 #[cfg(any(test, feature = "testing"))]
 pub mod fixture;
 pub mod fleet;

@@ -3,10 +3,11 @@
 //! A holder that could not renew for most of the lock's life stops by itself, before anybody else can win it.
 //! Partitions of pools are owned by leases instead: see `membership`.
 
+use ackline_shared::shutdown::{Shutdown, ended};
 use async_nats::jetstream::kv::Store;
 use std::future::Future;
 use std::time::Duration;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 
 /// A lock, held or wanted by this process.
 #[derive(Debug, Clone)]
@@ -111,6 +112,33 @@ impl Lock {
                 lock = self.key,
                 "the lock was not given back and will expire"
             );
+        }
+    }
+
+    /// Does something for good whenever the lock is held, until the signal; what was begun is dropped when the lock is lost.
+    pub async fn work_for_good<F: Future<Output = ()>>(
+        &self,
+        work: impl Fn() -> F,
+        mut shutdown: Shutdown,
+    ) {
+        let mut held = None;
+        let turns = async {
+            loop {
+                if let Some(held) = &mut held {
+                    let _lost = self.hold_while(held, work()).await;
+                }
+                held = self.ask().await;
+                if held.is_none() {
+                    sleep(self.interval()).await;
+                }
+            }
+        };
+        tokio::select! {
+            () = ended(&mut shutdown) => {}
+            () = turns => {}
+        }
+        if let Some(held) = held {
+            self.release(held).await;
         }
     }
 

@@ -12,7 +12,6 @@ use super::intake::{self, Arrival, Reading, acknowledge};
 use super::job::Work;
 use super::linger::Linger;
 use super::log::Log;
-use super::long_messages;
 use super::metrics::{Change, Metrics};
 use super::partitions::connects_of;
 use super::pool::Host;
@@ -250,6 +249,7 @@ impl<B: BatchJob> Reader<B> {
             stream: B::STREAM,
             name: &name,
             filters: Vec::new(),
+            is_narrow: false,
             settings: &self.settings,
         };
         let consumer = match consumer::open_on_disk(self.log.bulk(), &wanted).await {
@@ -342,11 +342,8 @@ impl<B: BatchJob> Reader<B> {
             .into_iter()
             .map(|arrival| (arrival.work(Arc::default()), arrival.message))
             .unzip();
-        let is_long = works
-            .iter()
-            .any(|work| long_messages::is_long(&work.payload));
         let refused = loop {
-            match long_messages::in_place(is_long, self.job.run(&works)).await {
+            match self.job.run(&works).await {
                 Ok(refused) => break refused,
                 Err(error) => {
                     tracing::error!(pool = %B::POOL, %error, "the batch cannot be written; trying again");

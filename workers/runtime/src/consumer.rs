@@ -40,6 +40,8 @@ pub struct Wanted<'a> {
     pub stream: &'static str,
     pub name: &'a str,
     pub filters: Vec<String>,
+    /// Whether there is more of the kind, which nobody asks for.
+    pub is_narrow: bool,
     pub settings: &'a PoolSettings,
 }
 
@@ -111,24 +113,37 @@ pub async fn open_in_memory(
     floors: &FloorStore,
     wanted: &Wanted<'_>,
 ) -> Result<Opened, ConsumerFault> {
-    let before = existing(context, wanted).await?;
-    if let Some(info) = before.as_ref().filter(|info| !info.config.memory_storage) {
-        take_from_disk(context, floors, wanted, info).await?;
+    let mut before = existing(context, wanted).await?;
+    if let Some(on_disk) = before.take_if(|info| !info.config.memory_storage) {
+        take_from_disk(context, floors, wanted, &on_disk).await?;
     }
     let consumer = wanted.make(context, true).await?;
     let mut opened = set_back(consumer, wanted).await?;
-    let start = match &before {
-        // It delivered nothing since it was made.
-        _ if opened.delivered == 0 => {
-            let noted = floors.read(wanted.stream).await;
-            let noted = noted.map_err(|error| wanted.failed(&error))?;
-            let floor = noted.floors.of(wanted.name);
-            opened.delivered = floor.map_or(0, |_| noted.last);
-            floor.map(|floor| floor + 1)
-        }
-        Some(info) if wanted.asks_for_more_than(info) => rewound(context, wanted, info).await?,
+    // One that delivered nothing since it was made may have been forgotten, and not be where it was.
+    let noted = match opened.delivered {
+        0 => Some(floors.read(wanted.stream).await),
         _ => None,
     };
+    let noted = noted.transpose().map_err(|error| wanted.failed(&error))?;
+    let floor = noted
+        .as_ref()
+        .and_then(|noted| noted.floors.of(wanted.name));
+    let passed_over = match &before {
+        Some(info) => wanted.asks_for_more_than(info),
+        None => wanted.is_narrow && floor.is_some(),
+    };
+    let mut start = floor.map(|floor| floor + 1);
+    if passed_over {
+        let unfinished = match &before {
+            Some(info) => unfinished(context, wanted, info, floor).await?,
+            None => start,
+        };
+        let lately = lately(context, wanted).await?;
+        start = lately.into_iter().chain(unfinished).min().or(start);
+    }
+    if let (Some(noted), Some(_)) = (&noted, floor) {
+        opened.delivered = noted.last;
+    }
     if let Some(start) = start {
         let reset = opened.consumer.reset(Some(start)).await;
         reset.map_err(|error| wanted.failed(&error))?;
@@ -154,7 +169,7 @@ async fn take_from_disk(
     info: &Info,
 ) -> Result<(), ConsumerFault> {
     let floor = info.ack_floor.stream_sequence;
-    let noted = floors.raise(wanted.stream, wanted.name, floor).await;
+    let noted = floors.raise(wanted.stream, &[(wanted.name, floor)]).await;
     noted.map_err(|error| wanted.failed(&error))?;
     let stream = context.get_stream_no_info(wanted.stream).await;
     let stream = stream.map_err(|error| wanted.failed(&error))?;
@@ -162,21 +177,37 @@ async fn take_from_disk(
     deleted.map(drop).map_err(|error| wanted.failed(&error))
 }
 
-/// Where a consumer is to begin that passed over what it is asked for now: whoever was declared a moment ago gets what
-/// came since. What others had of it already is met by the memory of their pool.
-async fn rewound(
-    context: &Context,
-    wanted: &Wanted<'_>,
-    info: &Info,
-) -> Result<Option<u64>, ConsumerFault> {
+/// The first that was stored since a moment ago. A consumer passes over what it is not asked for; whoever was declared
+/// meanwhile gets what came since, and what others had of it already is met by the memory of their pool.
+async fn lately(context: &Context, wanted: &Wanted<'_>) -> Result<Option<u64>, ConsumerFault> {
     let moment = u64::try_from(PASSED_OVER.as_millis()).unwrap_or_default();
     let since = now_ms().saturating_sub(moment);
     let first = direct::first_since(context, wanted.stream, since).await;
-    let first = first.map_err(|error| wanted.failed(&error))?;
-    Ok(first.map(|first| first.min(info.ack_floor.stream_sequence + 1)))
+    first.map_err(|error| wanted.failed(&error))
 }
 
-/// Sets a consumer back to its floor, when it delivered more than that.
+/// The first that a consumer still has to deliver or to hear of, by what it was asked for until now.
+async fn unfinished(
+    context: &Context,
+    wanted: &Wanted<'_>,
+    info: &Info,
+    floor: Option<u64>,
+) -> Result<Option<u64>, ConsumerFault> {
+    if info.num_pending == 0 && info.num_ack_pending == 0 {
+        return Ok(None);
+    }
+    let from = info.ack_floor.stream_sequence.max(floor.unwrap_or(0)) + 1;
+    let mut first: Option<u64> = None;
+    for filter in filters(info) {
+        let next = direct::next_of(context, wanted.stream, &filter, from, 1).await;
+        let (next, _) = next.map_err(|error| wanted.failed(&error))?;
+        let sequences = next.first().map(|message| message.sequence);
+        first = first.into_iter().chain(sequences).min();
+    }
+    Ok(first)
+}
+
+/// Sets a consumer back to its floor, when it delivered something that it has not heard of.
 async fn set_back(
     mut consumer: PullConsumer,
     wanted: &Wanted<'_>,
@@ -185,11 +216,9 @@ async fn set_back(
     // delivered since: whether to set it back has to be asked.
     let info = consumer.info().await;
     let info = info.map_err(|error| wanted.failed(&error))?;
-    let (delivered, floor) = (
-        info.delivered.stream_sequence,
-        info.ack_floor.stream_sequence,
-    );
-    if delivered > floor {
+    // What it only passed over counts as delivered, too.
+    let delivered = info.delivered.stream_sequence;
+    if info.num_ack_pending > 0 {
         let reset = consumer.reset(None).await;
         reset.map_err(|error| wanted.failed(&error))?;
     }

@@ -126,21 +126,16 @@ impl FloorStore {
         })
     }
 
-    /// Writes what was read and raised since.
-    pub async fn write(&self, stream: &str, noted: &Noted) -> Result<(), FloorError> {
-        let value = stored::encode(&noted.floors).into();
-        let written = self.store.update(stream, value, noted.revision).await;
-        written
-            .map(drop)
-            .map_err(|error| FloorError::new(stream, "written", &error))
-    }
-
-    /// Notes the floor of one consumer.
-    pub async fn raise(&self, stream: &str, consumer: &str, floor: u64) -> Result<(), FloorError> {
+    /// Notes floors of consumers of one stream; those that are known to be higher stay.
+    pub async fn raise(&self, stream: &str, floors: &[(&str, u64)]) -> Result<(), FloorError> {
         let mut attempt = 1;
         loop {
             let mut noted = self.read(stream).await?;
-            if !noted.floors.raise(consumer, floor) {
+            let raised = floors
+                .iter()
+                .map(|(name, floor)| noted.floors.raise(name, *floor));
+            // Each of them is to be raised.
+            if raised.filter(|is_news| *is_news).count() == 0 {
                 return Ok(());
             }
             let value = stored::encode(&noted.floors).into();

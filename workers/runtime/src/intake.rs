@@ -248,6 +248,7 @@ pub async fn open_lane(
         stream: lane.stream,
         name: &subjects::consumer(pool, partition, lane.name),
         filters: asked::narrow(filters, audience),
+        is_narrow: audience.is_some(),
         settings,
     };
     consumer::open_in_memory(context, floors, &wanted).await

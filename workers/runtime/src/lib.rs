@@ -22,7 +22,7 @@ pub mod intake;
 pub mod job;
 mod linger;
 pub mod log;
-mod long_messages;
+pub mod long_messages;
 pub mod metrics;
 pub mod older;
 pub mod open_breakers;

@@ -12,7 +12,7 @@ use super::attempt::{Attempts, Piece};
 use super::dedupe::DedupeStore;
 use super::intake::{self, Arrival};
 use super::job::Job;
-use super::long_messages::{self, LongMessages};
+use super::long_messages;
 use super::metrics::Metrics;
 use super::open_breakers::OpenBreakers;
 use super::partitions::{OwnedPartitions, Reads};
@@ -129,8 +129,6 @@ struct PoolRunner<J> {
     /// What could not be handed to it yet.
     unsent: VecDeque<Arc<Arrival>>,
     running: JoinSet<Concluded>,
-    /// Where attempts at long updates are made.
-    long: LongMessages,
     spill: Spill,
     recount: Instant,
     arrivals: mpsc::Receiver<Arrival>,
@@ -190,7 +188,6 @@ impl<J: Job> PoolRunner<J> {
             acks,
             unsent: VecDeque::new(),
             running: JoinSet::new(),
-            long: LongMessages::default(),
             spill,
             recount: now + RECOUNT,
             arrivals,
@@ -383,8 +380,7 @@ impl<J: Job> PoolRunner<J> {
             (piece, (partition, owned), ended, tenant.zip(tried))
         };
         if is_long {
-            let long = self.long.clone();
-            self.running.spawn(async move { long.run(attempt).await });
+            self.running.spawn(long_messages::apart(attempt));
         } else {
             self.running.spawn(attempt);
         }

@@ -7,6 +7,7 @@ use super::rebuild::Rebuilds;
 use super::working::Working;
 use super::write;
 use ackline_runtime::job::Work;
+use ackline_runtime::long_messages::in_place;
 use ackline_shared::shutdown::{Shutdown, ended};
 use arc_swap::ArcSwapOption;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -319,7 +320,7 @@ async fn fold_all(batch: &[Work]) -> (Vec<Entry<'_>>, Vec<Rejected>) {
         if index % FOLDED_AT_ONCE == FOLDED_AT_ONCE - 1 {
             tokio::task::yield_now().await;
         }
-        match fold(work) {
+        match in_place(&work.payload, || fold(work)) {
             Ok(all) => {
                 let some = all
                     .into_iter()

@@ -10,7 +10,6 @@ mod verdict;
 
 use super::janitor::{Space, floor};
 use account::Account;
-use ackline_ownership::lock::Lock;
 use ackline_runtime::platform::Platform;
 use ackline_runtime::spill::References;
 use ackline_runtime::tuning::{Stamped, TenantTuning, TuningStore};
@@ -18,7 +17,6 @@ use ackline_shared::clock::now_ms;
 use ackline_shared::config::Reader;
 use ackline_shared::ids::TenantId;
 use ackline_shared::overdraft::{Holding, Overdraft};
-use ackline_shared::shutdown::{Shutdown, ended};
 use ackline_shared::subjects::{self, Pool, SpillQueue, Subject, config_key, header, tuning_key};
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use async_nats::jetstream::consumer::{DeliverPolicy, Info};
@@ -34,7 +32,6 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use verdict::Share;
 
-const LOCK: &str = "stream-share";
 const STREAMS: [&str; 4] = [
     subjects::UPDATES,
     subjects::OUTBOUND,
@@ -88,14 +85,11 @@ impl StreamShareMetrics {
     }
 }
 
-/// Counts while it holds the lock.
+/// Counts, as the one process that does.
 #[derive(Debug)]
 pub struct StreamShares {
     /// Where the streams and buckets are.
     pub platform: Platform,
-    pub instance: String,
-    /// How long a lock lives.
-    pub lease_ttl: Duration,
     pub settings: StreamShareSettings,
     pub metrics: StreamShareMetrics,
 }
@@ -103,34 +97,11 @@ pub struct StreamShares {
 type Over = BTreeMap<TenantId, Overdraft>;
 
 impl StreamShares {
-    pub async fn run(self, mut shutdown: Shutdown) {
+    /// Counts for as long as it is waited for; never ends.
+    pub(super) async fn count_for_good(&self) {
         if self.settings.share.tenant_percent == 0 {
-            return;
+            return std::future::pending().await;
         }
-        let locks = self.platform.buckets.locks.clone();
-        let lock = Lock::new(locks, LOCK, &self.instance, self.lease_ttl);
-        let mut held = None;
-        let turns = async {
-            loop {
-                if let Some(held) = &mut held {
-                    let _lost = lock.hold_while(held, self.count_for_good()).await;
-                }
-                held = lock.ask().await;
-                if held.is_none() {
-                    sleep(lock.interval()).await;
-                }
-            }
-        };
-        tokio::select! {
-            () = ended(&mut shutdown) => {}
-            () = turns => {}
-        }
-        if let Some(held) = held {
-            lock.release(held).await;
-        }
-    }
-
-    async fn count_for_good(&self) {
         let (mut accounts, mut references) = (HashMap::new(), References::default());
         loop {
             if let Err(error) = self.look(&mut accounts, &mut references).await {

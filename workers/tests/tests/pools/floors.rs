@@ -1,8 +1,8 @@
 //! Where pools go on when nats-server forgot how far they were.
 
 use super::core::{Recorder, Seen};
-use super::stage::{DEADLINE, LEASE_TTL, Stage};
-use ackline_fleet::floors::{FloorKeeper, Noted};
+use super::stage::{DEADLINE, Stage};
+use ackline_fleet::floors::{AtRest, FloorKeeper};
 use ackline_runtime::asked::Askers;
 use ackline_runtime::floors::Floors;
 use ackline_runtime::settings::PoolSettings;
@@ -24,8 +24,6 @@ fn keeper(stage: &Stage) -> FloorKeeper {
     let settings = PoolSettings::read(&mut Reader::load(None, []), Pool::Relay);
     FloorKeeper {
         platform: stage.platform.clone(),
-        instance: "keeper".to_owned(),
-        lease_ttl: LEASE_TTL,
         pools: BTreeMap::from([(Pool::Relay, (settings, everybody as Askers))]),
     }
 }
@@ -55,12 +53,12 @@ async fn three_finished() -> (Stage, Seen) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nats_server_forgot_is_made_again_where_it_was_without_any_pool() {
     let (mut stage, seen) = three_finished().await;
-    let (keeper, mut noted) = (keeper(&stage), Noted::default());
-    keeper.note(&mut noted).await;
+    let (keeper, mut at_rest) = (keeper(&stage), AtRest::default());
+    keeper.note(&mut at_rest).await;
     stage.publish("US.1", "d", "ok").await;
     stage.restart_server().await;
     assert!(info(&stage).await.is_none(), "it was in memory");
-    keeper.note(&mut noted).await;
+    keeper.note(&mut at_rest).await;
     let again = info(&stage).await.unwrap();
     assert_eq!((again.ack_floor.stream_sequence, again.num_pending), (3, 1));
     let (_stop, _running) = stage.run(Recorder(seen.clone()), "two");

@@ -1,7 +1,10 @@
 //! Whoever fills a stream that all share is held up, told why, and let go once there is room.
 
 use super::stage::{DEADLINE, Stage};
+use ackline_fleet::errands::{self, Errands};
+use ackline_fleet::floors::FloorKeeper;
 use ackline_fleet::stream_share::{StreamShareMetrics, StreamShareSettings, StreamShares};
+use ackline_ownership::lock::Lock;
 use ackline_runtime::platform::Platform;
 use ackline_runtime::tuning::{Stamped, TenantTuning};
 use ackline_shared::config::Reader;
@@ -16,6 +19,7 @@ use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::kv::Store;
 use prometheus_client::registry::Registry as Metrics;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -40,7 +44,7 @@ async fn entry<T: DeserializeOwned>(
         .unwrap_or_else(|_| panic!("{key} in time"))
 }
 
-fn shares(platform: &Platform) -> StreamShares {
+fn counting(platform: &Platform) -> (Errands, Lock) {
     let variables = [(
         "ACKLINE_STREAM_SHARE_INTERVAL".to_owned(),
         "50ms".to_owned(),
@@ -48,13 +52,18 @@ fn shares(platform: &Platform) -> StreamShares {
     let mut reader = Reader::load(None, variables);
     let settings = StreamShareSettings::read(&mut reader);
     reader.finish().unwrap();
-    StreamShares {
+    let shares = StreamShares {
         platform: platform.clone(),
-        instance: "one".to_owned(),
-        lease_ttl: Duration::from_secs(2),
         settings,
         metrics: StreamShareMetrics::register(&mut Metrics::default()),
-    }
+    };
+    let floors = FloorKeeper {
+        platform: platform.clone(),
+        pools: BTreeMap::new(),
+    };
+    let locks = platform.buckets.locks.clone();
+    let lock = Lock::new(locks, errands::LOCK, "one", Duration::from_secs(2));
+    (Errands { shares, floors }, lock)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,7 +106,8 @@ async fn a_tenant_whose_dead_letters_fill_the_stream_rests_until_there_is_room()
     platform.registry = Registry::watch(config.clone(), context.client());
     assert!(platform.registry.loaded(DEADLINE).await);
     let (_end, shutdown) = watch::channel(false);
-    tokio::spawn(shares(&platform).run(shutdown));
+    let (errands, lock) = counting(&platform);
+    tokio::spawn(errands.run(lock, shutdown));
     let reported = entry::<Overdraft>(config, &config_key::overdraft(&globex), |reported| {
         reported.is_some()
     })
@@ -204,7 +214,8 @@ async fn what_spill_queues_refer_to_counts_where_it_lies_once_whoever_waits_for_
     platform.registry = Registry::watch(config.clone(), context.client());
     assert!(platform.registry.loaded(DEADLINE).await);
     let (_end, shutdown) = watch::channel(false);
-    tokio::spawn(shares(&platform).run(shutdown));
+    let (errands, lock) = counting(&platform);
+    tokio::spawn(errands.run(lock, shutdown));
     let key = |name: &str| config_key::overdraft(&TenantId::new(name).unwrap());
     let reported = entry::<Overdraft>(config, &key("globex"), |reported| reported.is_some())
         .await
