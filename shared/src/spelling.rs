@@ -68,7 +68,10 @@ pub fn others(key: &str) -> Vec<String> {
         [b'5', b'2', ..] => [with(2, "1"), None, None, None],
         _ => [const { None }; 4],
     };
-    found.into_iter().flatten().collect()
+    let mut found: Vec<String> = found.into_iter().flatten().collect();
+    // Area codes of ones and fives have the same digits at two places.
+    found.dedup();
+    found
 }
 
 #[cfg(test)]

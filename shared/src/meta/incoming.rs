@@ -64,7 +64,7 @@ pub struct Incoming {
     pub referral: Option<Referral>,
 }
 
-/// Shows the kind: what people say does not belong into logs.
+/// Shows nothing: what people say does not belong into logs.
 impl fmt::Debug for Incoming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Incoming").finish_non_exhaustive()
@@ -72,7 +72,7 @@ impl fmt::Debug for Incoming {
 }
 
 /// Media of a message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Media {
     /// Meta's media id, good for 7 days.
@@ -92,6 +92,13 @@ pub struct Media {
     /// Whether a sticker moves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub animated: Option<bool>,
+}
+
+/// Shows nothing: a file's name is its sender's own.
+impl fmt::Debug for Media {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Media").finish_non_exhaustive()
+    }
 }
 
 impl Incoming {

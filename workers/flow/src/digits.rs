@@ -33,12 +33,16 @@ pub fn plain(c: char) -> char {
         .unwrap_or(c)
 }
 
-/// A text in compatibility form with plain digits, for reading a number, a phone or a date from it.
+/// A text in compatibility form with plain digits and dashes, for reading a number, a phone or a date from it.
 pub fn read(text: &str) -> String {
     expand(text.chars())
         .nfkc()
         .filter(|c| !is_unseen(*c))
-        .map(plain)
+        .map(|c| match c {
+            // Phones write them for a hyphen, and a minus is one.
+            '\u{2010}'..='\u{2013}' | '\u{2212}' => '-',
+            c => plain(c),
+        })
         .collect()
 }
 

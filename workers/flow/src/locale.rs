@@ -11,12 +11,12 @@ const COMMA: [&str; 45] = [
     "pl", "pt", "ro", "ru", "sk", "sl", "sq", "sr", "sv", "tr", "uk", "uz", "vi",
 ];
 /// Locales that write a point although their language writes a comma.
-const POINT: [&str; 12] = [
-    "de-ch", "de-li", "it-ch", "es-mx", "es-us", "es-pr", "es-do", "es-gt", "es-hn", "es-ni",
-    "es-pa", "es-sv",
+const POINT: [&str; 16] = [
+    "de-ch", "de-li", "it-ch", "es-419", "es-bz", "es-cu", "es-do", "es-gt", "es-hn", "es-mx",
+    "es-ni", "es-pa", "es-pe", "es-pr", "es-sv", "es-us",
 ];
 /// Locales whose short dates have the month first.
-const MONTH_FIRST: [&str; 4] = ["en", "en-us", "en-ph", "es-pr"];
+const MONTH_FIRST: [&str; 5] = ["en", "en-us", "en-ph", "es-pa", "es-pr"];
 
 /// A locale, such as `de` or `en-IN`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,10 @@ impl Locale {
             return None;
         }
         // A script may stand between the language and the region.
-        let region = parts.find(|part| part.len() == 2);
+        let is_region = |part: &&str| {
+            part.len() == 2 || (part.len() == 3 && part.bytes().all(|b| b.is_ascii_digit()))
+        };
+        let region = parts.find(is_region);
         let name = region.map_or_else(
             || language.to_owned(),
             |region| format!("{language}-{region}"),
@@ -69,6 +72,10 @@ mod tests {
             ("de-CH", DecimalMark::Point, false),
             ("pt_BR", DecimalMark::Comma, false),
             ("es-MX", DecimalMark::Point, false),
+            ("es-PE", DecimalMark::Point, false),
+            ("es-419", DecimalMark::Point, false),
+            ("es-PA", DecimalMark::Point, true),
+            ("es-AR", DecimalMark::Comma, false),
             ("en", DecimalMark::Point, true),
             ("en-US", DecimalMark::Point, true),
             ("en-IN", DecimalMark::Point, false),

@@ -57,7 +57,6 @@ pub fn read(text: &str, reading: Reading) -> Option<f64> {
 
 fn plain_mark(c: char) -> char {
     match c {
-        '\u{2212}' | '\u{2010}'..='\u{2013}' => '-',
         '\u{66b}' => DECIMAL,
         '\u{66c}' | '\u{2019}' | '\u{2018}' | '\u{2bc}' => GROUP,
         c if c.is_whitespace() => ' ',

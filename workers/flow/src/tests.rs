@@ -45,6 +45,7 @@ fn message(id: &str, text: &str, payload: Option<&str>) -> Message {
         payload_id: payload.map(str::to_owned),
         title: None,
         more: Map::new(),
+        line: String::new(),
         contact: Contact {
             name: Some("Ana".into()),
             ..Contact::default()

@@ -156,6 +156,7 @@ mod tests {
             payload_id: payload.map(str::to_owned),
             title: None,
             more: serde_json::Map::new(),
+            line: String::new(),
             contact: Contact::default(),
         }
     }

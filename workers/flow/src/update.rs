@@ -45,6 +45,9 @@ pub struct Message {
     /// What else it holds, by name: `media`, `details`, `context`, `referral`.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub more: Map<String, Value>,
+    /// What it holds in words, where there is neither text nor title.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub line: String,
     pub contact: Contact,
 }
 
@@ -129,6 +132,7 @@ impl Message {
                 .map(|payload| short(payload, 512)),
             title: self.title.as_deref().map(|title| short(title, 256)),
             more: bounded_members(&self.more),
+            line: short(&self.line, INCOMING_BYTES_MAX),
             contact: self.contact.bounded(),
         }
     }

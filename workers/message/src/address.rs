@@ -40,20 +40,24 @@ enum Kind {
 /// The next place where a word begins that may be an address.
 fn next_start(text: &str, from: usize) -> Option<(usize, Kind)> {
     let mut before = text.get(..from).and_then(|text| text.chars().next_back());
+    // Up to where it is known that no address begins.
+    let mut looked_at = from;
     for (at, c) in text.get(from..)?.char_indices() {
         let begins = c.is_ascii_alphanumeric() && !before.is_some_and(char::is_alphanumeric);
         before = Some(c);
-        if !begins {
+        let start = from + at;
+        if !begins || start < looked_at {
             continue;
         }
-        let start = from + at;
         let rest = text.get(start..).unwrap_or_default();
         let word = rest
             .find(|c: char| !c.is_ascii_alphanumeric() && !"+.-".contains(c))
             .unwrap_or(rest.len());
         let (head, tail) = rest.split_at_checked(word).unwrap_or((rest, ""));
-        if tail.starts_with("://") && c.is_ascii_alphabetic() {
-            return Some((start, Kind::Named));
+        if tail.starts_with("://")
+            && let Some(scheme) = scheme_in(head)
+        {
+            return Some((start + scheme, Kind::Named));
         }
         if head.len() > 4
             && head
@@ -65,8 +69,23 @@ fn next_start(text: &str, from: usize) -> Option<(usize, Kind)> {
         if head.contains('.') && tail.starts_with(['/', ':']) {
             return Some((start, Kind::Host));
         }
+        looked_at = start + word;
     }
     None
+}
+
+/// Where the scheme begins that a word ends with: it has a letter first.
+fn scheme_in(word: &str) -> Option<usize> {
+    let is_inside = |at: usize| {
+        let before = at
+            .checked_sub(1)
+            .and_then(|before| word.as_bytes().get(before));
+        before.is_some_and(u8::is_ascii_alphanumeric)
+    };
+    let mut bytes = word.bytes().enumerate();
+    bytes
+        .find(|(at, byte)| byte.is_ascii_alphabetic() && !is_inside(*at))
+        .map(|(at, _)| at)
 }
 
 /// Where an address that begins at `start` ends: before what cannot be in one, and before the marks, brackets and
@@ -152,11 +171,21 @@ mod tests {
             ("<https://a.example>", &[]),
             ("https://a.example/x\u{3002}**b**", &["https://a.example/x"]),
             ("ftp://a https://b", &["ftp://a", "https://b"]),
+            ("3-https://b, 4.https://c", &["https://b", "https://c"]),
             ("and/or, a.b: c, e.g. this", &[]),
             ("://x", &[]),
         ] {
             let found: Vec<&str> = find(text).into_iter().map(|range| &text[range]).collect();
             assert_eq!(found, wanted, "{text:?}");
+        }
+    }
+
+    /// Each word is looked at once: a test that took a look at every letter of each would not end.
+    #[test]
+    fn a_long_text_of_what_looks_like_an_address_is_read_at_once() {
+        for part in ["a.", "a-", "1+", "www-", "a.b/"] {
+            let text = part.repeat(2_000_000 / part.len());
+            assert!(find(&text).len() < 2, "{part}");
         }
     }
 }

@@ -82,7 +82,7 @@ pub(super) fn read(own: &Value) -> Vec<Card> {
 impl Card {
     fn read(card: &Value) -> Self {
         let name = shown_at(card, "/name/formatted_name");
-        let name = name.or_else(|| joined(card.get("name")?, &["first_name", "last_name"]));
+        let name = name.or_else(|| joined(card.get("name")?, &["first_name", "last_name"], " "));
         Self {
             name: name.and_then(|name| shown::name(&name)),
             phones: entries(card, "phones", |phone| {
@@ -95,7 +95,11 @@ impl Card {
             }),
             emails: entries(card, "emails", |email| shown_at(email, "/email")),
             addresses: entries(card, "addresses", |address| {
-                joined(address, &["street", "city", "state", "zip", "country"])
+                joined(
+                    address,
+                    &["street", "city", "state", "zip", "country"],
+                    ", ",
+                )
             }),
             urls: entries(card, "urls", |url| shown_at(url, "/url")),
             company: shown_at(card, "/org/company"),
@@ -112,15 +116,10 @@ fn entries<T>(card: &Value, name: &str, read: impl Fn(&Value) -> Option<T>) -> V
     entries.filter_map(read).collect()
 }
 
-fn joined(value: &Value, names: &[&str]) -> Option<String> {
+fn joined(value: &Value, names: &[&str], separator: &str) -> Option<String> {
     let parts: Vec<String> = names
         .iter()
         .filter_map(|name| shown_at(value, &format!("/{name}")))
         .collect();
-    let separator = if names.first() == Some(&"street") {
-        ", "
-    } else {
-        " "
-    };
     (!parts.is_empty()).then(|| parts.join(separator))
 }

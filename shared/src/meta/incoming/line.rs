@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 const KIND_CHARS_MAX: usize = 40;
 /// Fields of a form, cards and products of an order that are shown.
 const PARTS_MAX: usize = 50;
-/// Longest value of a form that is shown.
+/// Longest value that is shown, of a form or of anything else that is named.
 const VALUE_CHARS_MAX: usize = 1000;
 
 /// Writes the line.
@@ -43,7 +43,7 @@ fn label(message: &Incoming) -> Option<String> {
             .and_then(|media| media.filename.as_ref());
         return match (message.kind.as_str(), filename) {
             ("text", _) => None,
-            ("document", Some(filename)) => Some(format!("[document: {filename}]")),
+            ("document", Some(filename)) => Some(named("document", Some(filename))),
             (kind, _) => Some(bracketed(kind)),
         };
     };
@@ -83,7 +83,10 @@ fn label(message: &Incoming) -> Option<String> {
         }
         Details::Order { items, .. } => {
             let items: Vec<String> = items.iter().take(PARTS_MAX).map(item).collect();
-            named("order", Some(items.join(", ").as_str()))
+            match items.is_empty() {
+                true => bracketed("order"),
+                false => format!("[order: {}]", items.join(", ")),
+            }
         }
         Details::Reaction { removed: true, .. } => bracketed("reaction removed"),
         Details::Edit { .. } => bracketed("edited"),
@@ -103,9 +106,16 @@ fn bracketed(words: &str) -> String {
 
 fn named(words: &str, what: Option<&str>) -> String {
     match what.filter(|what| !what.is_empty()) {
-        Some(what) => format!("[{words}: {}]", shown::text(what)),
+        Some(what) => format!("[{words}: {}]", value_of(what)),
         None => bracketed(words),
     }
+}
+
+/// A value as it is shown: as much of it as anybody reads.
+fn value_of(text: &str) -> String {
+    let end = text.char_indices().nth(VALUE_CHARS_MAX);
+    let text = end.map_or(text, |(end, _)| text.get(..end).unwrap_or_default());
+    shown::text(text).into_owned()
 }
 
 /// A line for each field; the token is the business's own.
@@ -121,11 +131,9 @@ fn form(name: Option<&str>, fields: &Map<String, Value>, response: Option<&str>)
             }
             other => other.to_string(),
         };
-        let value: String = value.chars().take(VALUE_CHARS_MAX).collect();
-        lines.push(format!("{}: {}", shown::text(name), shown::text(&value)));
+        lines.push(format!("{}: {}", value_of(name), value_of(&value)));
     }
-    let response = response.map(|text| text.chars().take(VALUE_CHARS_MAX).collect::<String>());
-    lines.extend(response.map(|text| shown::text(&text).into_owned()));
+    lines.extend(response.map(value_of));
     lines.join("\n")
 }
 
@@ -138,10 +146,10 @@ fn card(card: &Card) -> String {
 }
 
 fn item(item: &OrderItem) -> String {
-    let id = item.product_retailer_id.as_deref().unwrap_or("unknown");
+    let id = value_of(item.product_retailer_id.as_deref().unwrap_or("unknown"));
     let quantity = item.quantity.as_ref().map(|number| format!("{number} × "));
     let price = item.item_price.as_ref().map(|price| {
-        let currency = item.currency.as_deref().unwrap_or_default();
+        let currency = value_of(item.currency.as_deref().unwrap_or_default());
         format!(" at {price} {currency}").trim_end().to_owned()
     });
     format!(

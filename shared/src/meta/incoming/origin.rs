@@ -39,7 +39,7 @@ pub struct Product {
 }
 
 /// The ad or post from which a person wrote.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Referral {
     /// Its address.
@@ -75,6 +75,13 @@ pub struct Referral {
     /// What the ad greeted the person with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub welcome_message: Option<String>,
+}
+
+/// Shows nothing: it names a person's click.
+impl fmt::Debug for Referral {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Referral").finish_non_exhaustive()
+    }
 }
 
 /// Shows nothing: it may hold a number.

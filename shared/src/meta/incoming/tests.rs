@@ -312,6 +312,28 @@ fn long_lists_and_names_are_bounded() {
     };
     assert_eq!(items.len(), 200);
     assert!(order.content.line().len() < 1000);
+    let long = "x".repeat(100_000);
+    for (members, most) in [
+        (
+            json!({"type": "document", "document": {"id": "1", "filename": long}}),
+            1100,
+        ),
+        (
+            json!({"type": "unsupported", "unsupported": {"type": long}}),
+            1100,
+        ),
+        (
+            json!({"type": "order", "order": {"product_items": [{"product_retailer_id": long}]}}),
+            1100,
+        ),
+        (
+            json!({"type": "contacts", "contacts": [{"name": {"formatted_name": "n"}, "emails": [{"email": long}]}]}),
+            1100,
+        ),
+    ] {
+        let line = message(members).content.line();
+        assert!(line.len() < most, "{} in {}", line.len(), &line[..40]);
+    }
 }
 
 fn anything() -> impl Strategy<Value = Value> {

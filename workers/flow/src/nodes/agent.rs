@@ -221,11 +221,11 @@ impl NodeKind for Agent {
         walk.session
             .memory
             .remember(Role::Assistant, answer, self.memory_turns);
-        // The model remembers its own words; the person reads them in WhatsApp's marks.
-        let said = markdown::to_whatsapp(answer);
+        // The model and the flow keep its own words, which may be data; the person reads them in WhatsApp's marks.
         if let Some(variable) = &self.variable {
-            walk.set(variable, bounded(&Value::from(said.as_str())))?;
+            walk.set(variable, bounded(&Value::from(answer)))?;
         }
+        let said = markdown::to_whatsapp(answer);
         for body in limits::split(&said, text::BODY_CHARS_MAX, BUBBLES_MAX) {
             walk.send(Some(Content::Text {
                 body,
@@ -249,14 +249,13 @@ impl Agent {
     /// Passes a message of the person to the model.
     fn ask(&self, walk: &mut Walk<'_>, node: &Node, message: &Message) -> Walked<Next> {
         let said = message.said().trim();
-        let said = if said.is_empty() {
-            format!("[{}]", message.kind)
-        } else {
-            said.to_owned()
+        let said = match said.is_empty() {
+            true => message.line.as_str(),
+            false => said,
         };
         walk.session
             .memory
-            .remember(Role::User, &said, self.memory_turns);
+            .remember(Role::User, said, self.memory_turns);
         let scope = walk.scope();
         let call = AgentCall {
             endpoint: EndpointConfig {

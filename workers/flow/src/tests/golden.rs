@@ -108,6 +108,7 @@ impl Player {
             payload_id: payload,
             title: title.map(str::to_owned),
             more: serde_json::Map::new(),
+            line: String::new(),
             contact: Contact {
                 name: Some("Ana".into()),
                 phone: Some("4915100000000".into()),

@@ -217,6 +217,7 @@ fn walk(flow: &Compiled, moves: &[Move]) {
                 more: [("details".to_owned(), "x".repeat(4_000).into())]
                     .into_iter()
                     .collect(),
+                line: String::new(),
                 contact: Contact::default(),
             })
         };

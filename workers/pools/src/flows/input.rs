@@ -155,6 +155,8 @@ pub(super) fn read(work: &Work) -> Result<Input, Unreadable> {
         return Ok(Input::Nothing);
     }
     let more = more(&message.content);
+    let is_worded = message.content.text.is_some();
+    let line = (!is_worded).then(|| message.content.line());
     let content = message.content;
     let pressed = content.payload_id.is_some();
     let text = content.text.unwrap_or_default();
@@ -165,6 +167,7 @@ pub(super) fn read(work: &Work) -> Result<Input, Unreadable> {
         text: if pressed { String::new() } else { text },
         payload_id: content.payload_id,
         more,
+        line: line.unwrap_or_default(),
         contact: Contact {
             name: message.name,
             phone: message.from.phone,

@@ -64,7 +64,7 @@ impl FlowsJob {
 
     async fn follow(&self, side: &Side<'_>, at_ms: Option<u64>) -> Result<Place, String> {
         let mut key = side.key().clone();
-        for _hop in 0..HOPS_MAX {
+        for _hop in 0..=HOPS_MAX {
             let record = side.record(&key);
             let stored = self.sessions.read(&record).await;
             let stored = stored.map_err(|error| error.to_string())?;

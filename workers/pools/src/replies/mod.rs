@@ -15,6 +15,7 @@ use ackline_message::media::MediaKind;
 use ackline_message::{Recipient, Record, SendCommand};
 use ackline_runtime::conversation::{Moves, OwnerError, Side};
 use ackline_runtime::job::{Job, Marks, Verdict, Work};
+use ackline_runtime::log::to_bytes;
 use ackline_runtime::platform::Platform;
 use ackline_shared::envelope::Head;
 use ackline_shared::ids::{ConversationKey, PhoneNumberId};
@@ -25,6 +26,8 @@ use ackline_shared::subjects::Pool;
 use ackline_whatsapp::graph::{Graph, GraphAnswer, TOTAL_TIMEOUT};
 use ackline_whatsapp::pacing::{PER_SECOND_DEFAULT, Pacing, TURN_WAIT_MAX, TooLong};
 use ackline_whatsapp::verdict::{Failure, SENDING, SendOutcome, Setback, judge};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use files::NotReady;
 use serde_json::Value;
 use std::sync::Arc;
@@ -32,6 +35,8 @@ use tokio::time::Instant;
 
 /// Prefix of the mark that keeps Meta's id until its record is stored.
 const SENT: &str = "sent:";
+/// Prefix of the mark that keeps who Meta said it went to.
+const KNOWN_AS: &str = "known_as:";
 /// The breaker of the Graph API as a whole.
 const GRAPH: &str = "graph";
 
@@ -98,7 +103,13 @@ impl Job for Replies {
 
     async fn give_up(&self, work: &Work, reason: &str) -> Verdict {
         match stored::decode::<SendCommand>(&work.payload) {
-            Ok(command) => self.failed(work, command, Failure::given_up(reason)).await,
+            Ok(command) => match Sent::before(&work.marks) {
+                Some(sent) => {
+                    tracing::warn!(tenant = %work.head.tenant, reason, "a message went out; whose number it was is not noted");
+                    self.record_sent(work, command, sent).await
+                }
+                None => self.failed(work, command, Failure::given_up(reason)).await,
+            },
             Err(_) => Verdict::dead(reason),
         }
     }
@@ -108,8 +119,8 @@ impl Job for Replies {
             Ok(command) => command,
             Err(error) => return Verdict::dead(format!("this is not a send command: {error}")),
         };
-        if let Some(wamid) = sent_before(&work.marks) {
-            return self.sent(work, command, wamid, None).await;
+        if let Some(sent) = Sent::before(&work.marks) {
+            return self.sent(work, command, sent).await;
         }
         if work.marks.has(&SENDING) {
             let cut_off =
@@ -122,7 +133,13 @@ impl Job for Replies {
             Err(NotReady::Again(setback)) => return setback.verdict(),
         };
         match self.attempt(work, &command).await {
-            SendOutcome::Sent { wamid, to } => self.sent(work, command, wamid, Some(to)).await,
+            SendOutcome::Sent { wamid, to } => {
+                let known_as = news(&command.to, to);
+                let sent = Sent { wamid, known_as };
+                sent.mark(&work.marks);
+                work.marks.clear(&SENDING);
+                self.sent(work, command, sent).await
+            }
             SendOutcome::Failed(failure) => self.failed(work, command, failure).await,
             SendOutcome::Again(setback) => setback.verdict(),
             SendOutcome::Held { reason, after } => Verdict::Wait { reason, after },
@@ -159,10 +176,6 @@ impl Replies {
         }
         let outcome = judge(&answer, work.attempt);
         match &outcome {
-            SendOutcome::Sent { wamid, .. } => {
-                work.marks.set(Step::done(format!("{SENT}{wamid}")));
-                work.marks.clear(&SENDING);
-            }
             SendOutcome::Again(setback) => {
                 work.marks.clear(&SENDING);
                 if let Some(pause) = setback.pause {
@@ -170,7 +183,7 @@ impl Replies {
                 }
             }
             SendOutcome::Failed(failure) if !failure.ambiguous => work.marks.clear(&SENDING),
-            SendOutcome::Failed(_) | SendOutcome::Held { .. } => {}
+            SendOutcome::Sent { .. } | SendOutcome::Failed(_) | SendOutcome::Held { .. } => {}
         }
         outcome
     }
@@ -211,26 +224,23 @@ impl Replies {
         Ok(token)
     }
 
-    async fn sent(
-        &self,
-        work: &Work,
-        command: SendCommand,
-        wamid: String,
-        to: Option<Recipient>,
-    ) -> Verdict {
-        let known_as = to.and_then(|to| news(&command.to, to));
-        if let Some(known_as) = &known_as
+    async fn sent(&self, work: &Work, command: SendCommand, sent: Sent) -> Verdict {
+        if let Some(known_as) = &sent.known_as
             && let Err(error) = self.note_other_number(&command, known_as).await
         {
             return Verdict::retry(format!(
                 "the message went out; whose number it was is not noted yet: {error}"
             ));
         }
+        self.record_sent(work, command, sent).await
+    }
+
+    async fn record_sent(&self, work: &Work, command: SendCommand, sent: Sent) -> Verdict {
         let record = Record::ReplySent {
             command: Box::new(command),
-            wamid,
+            wamid: sent.wamid,
             attempts: work.attempt,
-            known_as,
+            known_as: sent.known_as,
         };
         let id = work.head.id.effect("sent");
         match self.platform.record(&work.head, &id, &record).await {
@@ -291,9 +301,32 @@ fn news(asked: &Recipient, told: Recipient) -> Option<Recipient> {
     (phone.is_some() || user_id.is_some()).then_some(Recipient { user_id, phone })
 }
 
-fn sent_before(marks: &Marks) -> Option<String> {
-    marks
-        .all()
-        .iter()
-        .find_map(|mark| mark.strip_prefix(SENT).map(str::to_owned))
+/// What Meta said of a message that went out. It is remembered with the update until it is recorded.
+struct Sent {
+    wamid: String,
+    /// By which ids Meta knows the receiver beyond those of the command.
+    known_as: Option<Recipient>,
+}
+
+impl Sent {
+    /// What earlier attempts remember.
+    fn before(marks: &Marks) -> Option<Self> {
+        let marks = marks.all();
+        let told = |prefix: &str| marks.iter().find_map(|mark| mark.strip_prefix(prefix));
+        let known_as = told(KNOWN_AS).and_then(|told| {
+            let json = STANDARD_NO_PAD.decode(told).ok()?;
+            serde_json::from_slice(&json).ok()
+        });
+        let wamid = told(SENT)?.to_owned();
+        Some(Self { wamid, known_as })
+    }
+
+    fn mark(&self, marks: &Marks) {
+        if let Some(known_as) = &self.known_as {
+            // A mark has meanings for some characters, which ids may hold.
+            let told = STANDARD_NO_PAD.encode(to_bytes(known_as));
+            marks.set(Step::done(format!("{KNOWN_AS}{told}")));
+        }
+        marks.set(Step::done(format!("{SENT}{}", self.wamid)));
+    }
 }

@@ -51,7 +51,10 @@ impl Moves {
             return Ok(false);
         }
         let (old, new) = (side.record(from), side.record(to));
-        let Some(carried) = self.mark(&old, to, until_ms).await? else {
+        // Under another spelling than today's nobody comes any more: there is no need of a mark where nothing is.
+        let is_todays = from.as_phone().map(ConversationKey::phone).as_ref() == Some(from);
+        let may_make = is_todays || from.as_phone().is_none();
+        let Some(carried) = self.mark(&old, (to, until_ms), may_make).await? else {
             return Ok(false);
         };
         let is_something = carried.contains_key(FLOW) || carried.contains_key(OWNER);
@@ -68,11 +71,13 @@ impl Moves {
     async fn mark(
         &self,
         key: &str,
-        to: &ConversationKey,
-        until_ms: Option<u64>,
+        (to, until_ms): (&ConversationKey, Option<u64>),
+        may_make: bool,
     ) -> Result<Option<Fields>, OwnerError> {
         let decide = |found: Option<Fields>| {
-            let held = found.unwrap_or_default();
+            let Some(held) = found.or_else(|| may_make.then(Fields::new)) else {
+                return Ok((None, None));
+            };
             if moved(&held).as_ref() == Some(to) {
                 return Ok((Some(held), None));
             }
@@ -85,9 +90,10 @@ impl Moves {
             }
             let mut marked = held.clone();
             marked.insert(MOVED.to_owned(), json!(to.as_str()));
-            if let Some(until_ms) = until_ms {
-                marked.insert(UNTIL_MS.to_owned(), json!(until_ms));
-            }
+            match until_ms {
+                Some(until_ms) => marked.insert(UNTIL_MS.to_owned(), json!(until_ms)),
+                None => marked.remove(UNTIL_MS),
+            };
             Ok((Some(held), Some(marked)))
         };
         self.records.change(key, decide).await
@@ -141,7 +147,33 @@ impl Moves {
     }
 }
 
+/// Where a record says that its conversation is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Whereabouts {
+    Here,
+    At(ConversationKey),
+    /// With somebody else, who had this number before.
+    Elsewhere,
+}
+
+/// Where the conversation of a side is, by the record under one of its keys. A mark of a number leads until somebody
+/// else has it; and a number that is known beside a user id may be the one of two people that it was before.
+pub(super) fn whereabouts(
+    fields: &Fields,
+    side: &Side<'_>,
+    is_first: bool,
+    at_ms: u64,
+) -> Whereabouts {
+    let until_ms = fields.get(UNTIL_MS).and_then(Value::as_u64);
+    let is_over = until_ms.is_some_and(|until| at_ms > until);
+    match moved(fields).filter(|_| !is_over) {
+        None => Whereabouts::Here,
+        Some(to) if is_first || to == *side.key() => Whereabouts::At(to),
+        Some(_) => Whereabouts::Elsewhere,
+    }
+}
+
 /// The key under which a conversation goes on, when its record says so.
-pub(super) fn moved(fields: &Fields) -> Option<ConversationKey> {
+fn moved(fields: &Fields) -> Option<ConversationKey> {
     ConversationKey::parse(fields.get(MOVED)?.as_str()?)
 }

@@ -3,10 +3,11 @@
 //! So a message costs no read more, and an owner that was set is met by the next message at the latest, whichever
 //! process reads it: both are written by compare-and-set on one record. Whatever else the record holds stays.
 
-use super::moved::{HOPS_MAX, moved};
+use super::moved::{HOPS_MAX, Whereabouts, whereabouts};
 use super::record::{Fields, Records};
 use ackline_engine::owner::{Event, Owner};
 use ackline_message::Recipient;
+use ackline_shared::clock::now_ms;
 use ackline_shared::ids::{ConversationKey, PhoneNumberId, TenantId};
 use ackline_shared::subjects::{Pool, session_key};
 use async_nats::jetstream::kv::Store;
@@ -102,8 +103,12 @@ impl Owners {
     /// The owner as it was set last; `None` where nobody ever set one.
     pub async fn get(&self, side: &Side<'_>) -> Result<Option<Owner>, OwnerError> {
         let mut latest: Option<Owner> = None;
-        for key in side.keys() {
-            let Some(owner) = self.owner_under(side, key.clone()).await? else {
+        let now_ms = now_ms();
+        for (place, key) in side.keys().enumerate() {
+            let owner = self
+                .owner_under(side, key.clone(), place == 0, now_ms)
+                .await?;
+            let Some(owner) = owner else {
                 continue;
             };
             if latest
@@ -120,14 +125,17 @@ impl Owners {
         &self,
         side: &Side<'_>,
         mut key: ConversationKey,
+        is_first: bool,
+        at_ms: u64,
     ) -> Result<Option<Owner>, OwnerError> {
         for _hop in 0..=HOPS_MAX {
             let Some(fields) = self.records.read(&side.record(&key)).await? else {
                 break;
             };
-            match moved(&fields) {
-                Some(to) => key = to,
-                None => return Ok(owner(&fields)),
+            match whereabouts(&fields, side, is_first, at_ms) {
+                Whereabouts::At(to) => key = to,
+                Whereabouts::Here => return Ok(owner(&fields)),
+                Whereabouts::Elsewhere => break,
             }
         }
         Ok(None)
@@ -165,8 +173,10 @@ impl Owners {
             let Some(mut fields) = found.or_else(|| makes.then(Fields::new)) else {
                 return Ok((Reported::Owner(None), None));
             };
-            if let Some(to) = moved(&fields) {
-                return Ok((Reported::Moved(to), None));
+            match whereabouts(&fields, side, makes, now_ms) {
+                Whereabouts::Here => {}
+                Whereabouts::At(to) => return Ok((Reported::Moved(to), None)),
+                Whereabouts::Elsewhere => return Ok((Reported::Owner(None), None)),
             }
             let current = owner(&fields);
             if current.as_ref().is_some_and(Owner::is_newer) {

@@ -12,7 +12,8 @@ use ackline_runtime::job::{Answered, Job, Marks, Verdict, Work};
 use ackline_runtime::platform::Platform;
 use ackline_shared::clock::now_ms;
 use ackline_shared::ids::{PhoneNumberId, TenantId};
-use ackline_shared::subjects::Lane;
+use ackline_shared::nats::layout::bucket_stream;
+use ackline_shared::subjects::{BUCKET_SESSIONS, Lane};
 use ackline_shared::testing::NatsServer;
 use ackline_whatsapp::graph::GraphSettings;
 use axum::extract::{Path, State};
@@ -458,6 +459,32 @@ async fn whom_meta_says_a_message_went_to_is_recorded_and_their_conversation_goe
         let owner = owners.get(&side(who)).await.unwrap().unwrap();
         assert_eq!(owner.who, Who::Person, "{who:?}");
     }
+}
+
+#[tokio::test]
+async fn what_went_out_is_recorded_with_its_receiver_even_when_that_could_not_be_noted() {
+    let meta = Meta::default();
+    let stand = Stand::new(meta.serve().await).await;
+    let contact = json!({"input": "+15550001", "wa_id": "15550002"});
+    let body = json!({"contacts": [contact], "messages": [{"id": "wamid.1"}]});
+    meta.answers.lock().unwrap().push_back((200, body));
+    let sessions = bucket_stream(BUCKET_SESSIONS);
+    let context = stand.platform.log.context();
+    context.delete_stream(sessions).await.unwrap();
+    let work = work(&command());
+    for _attempt in 0..2 {
+        let verdict = stand.job.run(&work).await;
+        assert!(matches!(verdict, Verdict::Retry { .. }), "{verdict:?}");
+    }
+    assert_eq!(meta.calls().len(), 1);
+    assert_eq!(stand.job.give_up(&work, "enough").await, Verdict::Done);
+    let [Record::ReplySent { known_as, .. }] = &stand.records().await[..] else {
+        panic!("it went out")
+    };
+    let reached = known_as
+        .as_ref()
+        .and_then(|known_as| known_as.phone.clone());
+    assert_eq!(reached.as_deref(), Some("15550002"));
 }
 
 fn by_agent(content: Value) -> SendCommand {

@@ -303,3 +303,44 @@ async fn an_owner_is_found_and_set_under_every_id_that_a_person_had() {
     let nobody = ConversationKey::phone("50");
     assert!(!moves.carry(&side(&old), &nobody, None).await.unwrap());
 }
+
+#[tokio::test]
+async fn whose_turn_it_is_with_a_stranger_is_not_with_who_had_the_number_before() {
+    let stage = Stage::start(Snapshot::default()).await;
+    let store = stage.platform.buckets.sessions.clone();
+    let (owners, moves) = (Owners::new(store.clone()), Moves::new(store.clone()));
+    let (tenant, number) = (
+        TenantId::new("acme").unwrap(),
+        PhoneNumberId::new("100").unwrap(),
+    );
+    let side = |who: &Recipient| Side::of_person(&tenant, &number, who);
+    let (before, now) = (
+        person(None, Some("49151")),
+        person(Some("DE.1"), Some("49159")),
+    );
+    let strangers = [
+        person(Some("DE.2"), Some("49151")),
+        person(None, Some("49151")),
+    ];
+    let set = |who| Event::Set {
+        who,
+        until_ms: None,
+        key: "k".into(),
+    };
+    let owner = async |who: &Recipient| owners.get(&side(who)).await.unwrap();
+    for until_ms in [Some(now_ms() - 1), None] {
+        let report =
+            async |who: &Recipient, event| owners.report(&side(who), &event, now_ms()).await;
+        report(&now, set(Who::Bot)).await.unwrap();
+        moves
+            .carry(&side(&now), &before.conversation(), until_ms)
+            .await
+            .unwrap();
+        // Without an end of the mark, whoever has the number alone may be the same person.
+        for stranger in strangers.iter().take(1 + usize::from(until_ms.is_some())) {
+            report(stranger, set(Who::Person)).await.unwrap();
+            assert_eq!(owner(stranger).await.unwrap().who, Who::Person);
+            assert_eq!(owner(&now).await.unwrap().who, Who::Bot, "{stranger:?}");
+        }
+    }
+}
