@@ -528,6 +528,33 @@ fn an_agent_answers_the_message_that_led_to_it_and_remembers() {
 }
 
 #[test]
+fn an_agent_reads_what_is_not_text_in_words_and_its_answer_is_kept_as_it_wrote_it() {
+    let flow = compile(json!({
+        "a": {"kind": "agent", "endpoint": {"base_url": "https://m", "model": "m"}, "system": "s", "variable": "said",
+              "exits": {"next": "a"}}
+    }));
+    let place = Update::Message(Message {
+        kind: "location".into(),
+        line: "[location] 52.5, 13.4".into(),
+        ..message("m0", "", None)
+    });
+    let (session, effects) = step(&flow, Session::new("t", &flow), &place, NOW);
+    let Effect::Call {
+        call: Call::Agent(call),
+        ..
+    } = &effects[1]
+    else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(call.messages[0].content, "[location] 52.5, 13.4");
+    let text = r#"{"note": "**say** \"hi\""}"#.to_owned();
+    let answer = CallOutcome::Reply { text: text.clone() };
+    let (session, effects) = step(&flow, session, &done(&effects, answer), NOW);
+    assert_eq!(session.variables()["said"], Value::from(text));
+    assert_eq!(texts(&effects), [r#"{"note": "*say* "hi""}"#]);
+}
+
+#[test]
 fn a_bot_chooses_a_flow_keeps_it_and_chooses_again_when_it_is_over() {
     let flow = |keyword: &str, body: &str| {
         let definition = json!({

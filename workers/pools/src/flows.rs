@@ -32,6 +32,7 @@ use ackline_shared::envelope::Head;
 use ackline_shared::ids::{ConversationKey, EntityId, PhoneNumberId, UpdateId, short_hash};
 use ackline_shared::subjects::{Lane, Pool, session_key};
 use input::{Heard, Input};
+use model::Learned;
 use sessions::{SessionStoreError, Sessions, StoredSession};
 use std::sync::Arc;
 
@@ -62,6 +63,7 @@ impl FlowsJob {
             platform: platform.clone(),
             egress,
             metrics: None,
+            learned: Learned::default(),
         };
         let owners = Owners::new(platform.buckets.sessions.clone());
         let sessions = Sessions::new(&platform);

@@ -4,7 +4,7 @@
 //! So that a failure is seen although no update fails, each call is counted, and one that fails stands in the log and
 //! is told to whoever follows the tenant: by its kind and host, never with what was sent or answered.
 
-use super::model;
+use super::model::{self, Learned};
 use ackline_egress::{Egress, EgressError, EgressRequest};
 use ackline_flow::effect::{AgentCall, Call, HeaderValue, HttpCall};
 use ackline_flow::update::CallOutcome;
@@ -24,12 +24,14 @@ use tokio::time::Instant;
 const RESPONSE_BYTES_MAX: usize = 256 * 1024;
 
 /// Who makes calls, and where they are counted.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Caller {
     pub platform: Platform,
     pub egress: Egress,
     /// Where calls are counted, if anywhere.
     pub metrics: Option<Metrics>,
+    /// How models want to be asked.
+    pub learned: Learned,
 }
 
 impl Caller {
@@ -137,7 +139,8 @@ impl Caller {
                 header_value(&Secret::new(format!("Bearer {}", key.expose())))?,
             );
         }
-        model::complete(&self.egress(tenant), headers, call, RESPONSE_BYTES_MAX).await
+        let egress = self.egress(tenant);
+        model::complete(&egress, headers, call, RESPONSE_BYTES_MAX, &self.learned).await
     }
 
     fn open_secret(&self, tenant: &TenantId, name: &str) -> Result<Secret<String>, Failure> {

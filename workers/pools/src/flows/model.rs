@@ -5,10 +5,14 @@ use ackline_egress::{Egress, EgressAnswer, EgressRequest};
 use ackline_flow::agent::{
     completions_url, other_tokens_field, read_reply, request_body, tokens_field,
 };
+use ackline_flow::definition::{EndpointConfig, TokensField};
 use ackline_flow::effect::AgentCall;
 use ackline_flow::update::CallOutcome;
 use bytes::Bytes;
+use lru::LruCache;
 use reqwest::header::HeaderMap;
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep};
 
@@ -19,15 +23,49 @@ const WAIT_FIRST: Duration = Duration::from_millis(500);
 /// What a 429 says where waiting does not help: the account has no credit.
 const NO_CREDIT: &[u8] = b"insufficient_quota";
 
+/// Endpoints and models of which it is remembered how they want to be asked.
+const LEARNED_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(511);
+
+/// Which models refused the field that their name suggests, so that each is asked wrongly once.
+#[derive(Debug)]
+pub struct Learned(Mutex<LruCache<(String, String), TokensField>>);
+
+impl Default for Learned {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(LEARNED_MAX)))
+    }
+}
+
+impl Learned {
+    fn field(&self, endpoint: &EndpointConfig) -> TokensField {
+        let known = self.lock().get(&name(endpoint)).copied();
+        let known = known.filter(|_| endpoint.tokens_field.is_none());
+        known.unwrap_or_else(|| tokens_field(endpoint))
+    }
+
+    fn learn(&self, endpoint: &EndpointConfig, field: TokensField) {
+        self.lock().put(name(endpoint), field);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LruCache<(String, String), TokensField>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn name(endpoint: &EndpointConfig) -> (String, String) {
+    (endpoint.base_url.clone(), endpoint.model.clone())
+}
+
 /// Asks until there is an answer, a refusal that waiting does not change, or no time left.
 pub async fn complete(
     egress: &Egress,
     headers: HeaderMap,
     call: &AgentCall,
     bytes_max: usize,
+    learned: &Learned,
 ) -> Result<CallOutcome, Failure> {
     let deadline = Instant::now() + Duration::from_millis(call.timeout_ms);
-    let mut tokens = tokens_field(&call.endpoint);
+    let mut tokens = learned.field(&call.endpoint);
     let mut may_swap = true;
     let mut wait = WAIT_FIRST;
     for request in 1..=REQUESTS_MAX {
@@ -42,6 +80,9 @@ pub async fn complete(
             })
             .await?;
         if answer.status.is_success() {
+            if !may_swap {
+                learned.learn(&call.endpoint, tokens);
+            }
             return reply(&answer);
         }
         let code = answer.status.as_u16();

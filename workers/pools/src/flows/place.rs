@@ -35,7 +35,10 @@ impl FlowsJob {
         let Update::Message(message) = update else {
             return Ok(place);
         };
-        if place.stored.session.is_some() || place.is_elsewhere {
+        if place.stored.session.is_some()
+            || place.is_elsewhere
+            || self.sessions.is_alone(&place.key)
+        {
             return Ok(place);
         }
         for from in earlier(&head.conversation, &message.contact) {
@@ -43,6 +46,8 @@ impl FlowsJob {
                 return self.follow(&side, at_ms).await;
             }
         }
+        // Where no flow answers there never is a session, and it is not looked for with each message.
+        self.sessions.note_alone(&place.key);
         Ok(place)
     }
 

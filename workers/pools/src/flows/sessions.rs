@@ -12,8 +12,11 @@ use ackline_runtime::log::Log;
 use ackline_runtime::platform::Platform;
 use async_nats::jetstream::kv::Store;
 use lru::LruCache;
+use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// Conversations of which it is remembered that nothing is kept under an earlier id.
+const ALONE_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(32_767);
 /// Bytes of the sessions remembered, as they are stored.
 const BYTES_MAX: usize = 32 << 20;
 
@@ -59,6 +62,7 @@ pub struct Sessions {
     log: Log,
     store: Store,
     recent: Mutex<Recent>,
+    alone: Mutex<LruCache<String, ()>>,
 }
 
 #[derive(Debug)]
@@ -77,7 +81,19 @@ impl Sessions {
             log: platform.log.clone(),
             store: platform.buckets.sessions.clone(),
             recent: Mutex::new(recent),
+            alone: Mutex::new(LruCache::new(ALONE_MAX)),
         }
+    }
+
+    /// Whether it was looked whether anything is kept of a conversation under an earlier id, and nothing was.
+    pub fn is_alone(&self, key: &str) -> bool {
+        let mut alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
+        alone.get(key).is_some()
+    }
+
+    pub fn note_alone(&self, key: &str) {
+        let mut alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
+        alone.put(key.to_owned(), ());
     }
 
     /// What was written last, without asking.

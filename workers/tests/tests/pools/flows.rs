@@ -269,6 +269,7 @@ async fn a_busy_model_is_asked_again_and_its_answer_goes_out_in_whatsapps_marks(
         (StatusCode::TOO_MANY_REQUESTS, "0", json!({})),
         (StatusCode::BAD_REQUEST, "", unsupported),
         (StatusCode::OK, "", answer),
+        (StatusCode::OK, "", said("Bye.")),
     ])
     .await;
     let stage = Stage::start(snapshot(&assistant(&url))).await;
@@ -278,11 +279,18 @@ async fn a_busy_model_is_asked_again_and_its_answer_goes_out_in_whatsapps_marks(
         body(&sent(&stage, 1).await[0]),
         "*Monday*: see https://x.example/__a__/b*c*d"
     );
+    stage.publish("US.2", "m2", text("m2", "hours?")).await;
+    assert_eq!(body(&sent(&stage, 2).await[1]), "Bye.");
     let asked = asked.lock().unwrap();
     let fields =
         |name: &str| -> Vec<bool> { asked.iter().map(|one| one.get(name).is_some()).collect() };
-    assert_eq!(fields("max_tokens"), [true, true, true, false]);
-    assert_eq!(fields("max_completion_tokens"), [false, false, false, true]);
+    assert_eq!(fields("max_tokens"), [true, true, true, false, false]);
+    let newer = fields("max_completion_tokens");
+    assert_eq!(
+        newer,
+        [false, false, false, true, true],
+        "it is learned once"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
