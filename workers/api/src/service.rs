@@ -18,8 +18,10 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::Type;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::{ContentBuilder, ObjectBuilder, Ref, RefOr, Required, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -34,7 +36,8 @@ pub fn document() -> utoipa::openapi::OpenApi {
     described(v1(false).split_for_parts().1)
 }
 
-/// Says of every operation that what goes wrong outside its own answers is a problem document too.
+/// Says of every operation what goes for all of them: that what goes wrong outside its own answers is a problem document
+/// too, and that what has an ETag is not sent again to who has it.
 fn described(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     let body = ContentBuilder::new()
         .schema(Some(Ref::from_schema_name(PROBLEM_SCHEMA)))
@@ -44,6 +47,7 @@ fn described(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi
         .content("application/problem+json", body)
         .build();
     for path in document.paths.paths.values_mut() {
+        path.get.iter_mut().for_each(say_not_modified);
         let operations = [
             &mut path.get,
             &mut path.put,
@@ -58,6 +62,31 @@ fn described(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi
         }
     }
     document
+}
+
+fn say_not_modified(read: &mut Operation) {
+    let has_tag = match read.responses.responses.get("200") {
+        Some(RefOr::T(found)) => found.headers.contains_key("ETag"),
+        _ => false,
+    };
+    if !has_tag {
+        return;
+    }
+    let same = ResponseBuilder::new()
+        .description("It is what the given ETag names.")
+        .build();
+    let responses = &mut read.responses.responses;
+    responses.insert("304".to_owned(), RefOr::T(same));
+    let known = ParameterBuilder::new()
+        .name("If-None-Match")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some("ETags of what is known already."))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+        .build();
+    read.parameters
+        .get_or_insert_default()
+        .push(RefOr::T(known));
 }
 
 #[derive(OpenApi)]

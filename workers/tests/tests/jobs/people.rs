@@ -2,10 +2,10 @@
 //! the Business app.
 
 use super::crm::{NUMBER, Stand, work};
-use ackline_message::{Content, Origin, Recipient, Record, SendCommand};
+use super::replies::command;
+use ackline_message::{Content, Recipient, Record, SendCommand};
 use ackline_runtime::job::Work;
 use ackline_shared::envelope::Family;
-use ackline_shared::ids::{PhoneNumberId, TenantId};
 use ackline_shared::subjects::Class;
 use serde_json::{Value, json};
 
@@ -27,9 +27,6 @@ fn said(wamid: &str, members: &Value) -> Work {
 /// A message of ours to a number, and whom Meta says it went to.
 fn sent(wamid: &str, phone: &str, known_as: Option<Recipient>) -> Work {
     let command = SendCommand {
-        id: "cmd-1".into(),
-        tenant: TenantId::new("acme").unwrap(),
-        phone_number_id: PhoneNumberId::new(NUMBER).unwrap(),
         to: Recipient {
             user_id: None,
             phone: Some(phone.into()),
@@ -38,12 +35,7 @@ fn sent(wamid: &str, phone: &str, known_as: Option<Recipient>) -> Work {
             body: wamid.into(),
             preview_url: false,
         },
-        reply_to: None,
-        origin: Origin::Api {
-            key: "k".into(),
-            request: None,
-        },
-        created_ms: 1,
+        ..command()
     };
     let record = Record::ReplySent {
         command: Box::new(command),

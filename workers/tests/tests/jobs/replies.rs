@@ -149,7 +149,7 @@ impl Stand {
     }
 }
 
-fn command() -> SendCommand {
+pub fn command() -> SendCommand {
     SendCommand {
         id: "cmd-1".into(),
         tenant: TenantId::new(TENANT).unwrap(),
