@@ -5,13 +5,13 @@ use ackline_api::{ApiSettings, ApiState, PrivateState};
 use ackline_catalog::quota::Limits;
 use ackline_egress::{Egress, EgressSettings};
 use ackline_fleet::board::Board;
-use ackline_fleet::errands::{self, Errands};
 use ackline_fleet::floors::FloorKeeper;
 use ackline_fleet::gauges::Gauges;
 use ackline_fleet::janitor::{Janitor, JanitorMetrics, JanitorSettings};
 use ackline_fleet::lag::{self, Watched};
 use ackline_fleet::publish;
 use ackline_fleet::settings::StatusSettings;
+use ackline_fleet::shared_work::{self, SharedWork};
 use ackline_fleet::stream_share::{StreamShareMetrics, StreamShareSettings, StreamShares};
 use ackline_fleet::surroundings;
 use ackline_ownership::lock::Lock;
@@ -245,8 +245,8 @@ pub async fn run(settings: Settings, parts: Parts, shutdown: Shutdown) -> anyhow
     }
     running.spawn(janitor.run(shutdown.clone()));
     let locks = platform.buckets.locks.clone();
-    let lock = Lock::new(locks, errands::LOCK, &instance, settings.nats.lease_ttl);
-    running.spawn(Errands { shares, floors }.run(lock, shutdown.clone()));
+    let lock = Lock::new(locks, shared_work::LOCK, &instance, settings.nats.lease_ttl);
+    running.spawn(SharedWork { shares, floors }.run(lock, shutdown.clone()));
     running.spawn(surroundings::follow(
         surroundings.clone(),
         platform.log.clone(),

@@ -2,7 +2,7 @@
 
 pub mod board;
 pub mod diagnosis;
-pub mod errands;
+
 #[cfg(any(test, feature = "testing"))]
 pub mod fixture;
 pub mod fleet;
@@ -15,6 +15,7 @@ pub mod publish;
 pub mod scaling;
 pub mod settings;
 pub mod settled;
+pub mod shared_work;
 pub mod stream_share;
 pub mod surroundings;
 pub mod view;

@@ -1,8 +1,8 @@
 //! Whoever fills a stream that all share is held up, told why, and let go once there is room.
 
 use super::stage::{DEADLINE, Stage};
-use ackline_fleet::errands::{self, Errands};
 use ackline_fleet::floors::FloorKeeper;
+use ackline_fleet::shared_work::{self, SharedWork};
 use ackline_fleet::stream_share::{StreamShareMetrics, StreamShareSettings, StreamShares};
 use ackline_ownership::lock::Lock;
 use ackline_runtime::platform::Platform;
@@ -44,7 +44,7 @@ async fn entry<T: DeserializeOwned>(
         .unwrap_or_else(|_| panic!("{key} in time"))
 }
 
-fn counting(platform: &Platform) -> (Errands, Lock) {
+fn counting(platform: &Platform) -> (SharedWork, Lock) {
     let variables = [(
         "ACKLINE_STREAM_SHARE_INTERVAL".to_owned(),
         "50ms".to_owned(),
@@ -62,8 +62,8 @@ fn counting(platform: &Platform) -> (Errands, Lock) {
         pools: BTreeMap::new(),
     };
     let locks = platform.buckets.locks.clone();
-    let lock = Lock::new(locks, errands::LOCK, "one", Duration::from_secs(2));
-    (Errands { shares, floors }, lock)
+    let lock = Lock::new(locks, shared_work::LOCK, "one", Duration::from_secs(2));
+    (SharedWork { shares, floors }, lock)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,8 +106,8 @@ async fn a_tenant_whose_dead_letters_fill_the_stream_rests_until_there_is_room()
     platform.registry = Registry::watch(config.clone(), context.client());
     assert!(platform.registry.loaded(DEADLINE).await);
     let (_end, shutdown) = watch::channel(false);
-    let (errands, lock) = counting(&platform);
-    tokio::spawn(errands.run(lock, shutdown));
+    let (work, lock) = counting(&platform);
+    tokio::spawn(work.run(lock, shutdown));
     let reported = entry::<Overdraft>(config, &config_key::overdraft(&globex), |reported| {
         reported.is_some()
     })
@@ -214,8 +214,8 @@ async fn what_spill_queues_refer_to_counts_where_it_lies_once_whoever_waits_for_
     platform.registry = Registry::watch(config.clone(), context.client());
     assert!(platform.registry.loaded(DEADLINE).await);
     let (_end, shutdown) = watch::channel(false);
-    let (errands, lock) = counting(&platform);
-    tokio::spawn(errands.run(lock, shutdown));
+    let (work, lock) = counting(&platform);
+    tokio::spawn(work.run(lock, shutdown));
     let key = |name: &str| config_key::overdraft(&TenantId::new(name).unwrap());
     let reported = entry::<Overdraft>(config, &key("globex"), |reported| reported.is_some())
         .await

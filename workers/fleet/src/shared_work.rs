@@ -5,17 +5,17 @@ use super::stream_share::StreamShares;
 use ackline_ownership::lock::Lock;
 use ackline_shared::shutdown::Shutdown;
 
-/// The lock's key, by the errand that there was first.
+/// The lock's key, by the work that there was first.
 pub const LOCK: &str = "stream-share";
 
 /// What is done.
 #[derive(Debug)]
-pub struct Errands {
+pub struct SharedWork {
     pub shares: StreamShares,
     pub floors: FloorKeeper,
 }
 
-impl Errands {
+impl SharedWork {
     /// Runs until the signal.
     pub async fn run(self, lock: Lock, shutdown: Shutdown) {
         let Self { shares, floors } = &self;
